@@ -1,0 +1,253 @@
+"""Recordings: what was seen, as episodes with named features of which some may be missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+
+from retrodict.errors import DataError
+from retrodict.trajectories.actions import ActionSpace
+from retrodict.trajectories.columns import ArrayColumn, Slice
+from retrodict.trajectories.episodes import Episode
+from retrodict.trajectories.features import BOOKKEEPING, PRIVILEGED, VALID, Feature
+from retrodict.trajectories.windows import Window, Windows
+
+
+@dataclass(frozen=True)
+class Recordings:
+    """Episodes of one kind: the one dataset that every system reads.
+
+    Immutable: selecting, splitting and adding columns give new views over the same files or arrays.
+
+    Attributes:
+        features: every feature that at least one episode has.
+        episodes: the episodes, in order.
+        fps: steps per second, or None where the clock is irregular or unknown.
+        actions: what the numbers in `action` mean, or None where no episode carries actions and nothing says.
+        independent: the rows are exchangeable samples without time; windows longer than one step are refused.
+        structures: things that stay fixed (cameras, skeletons, meshes, graphs), by name, as JSON.
+        meta: whatever else the source said (`robot_type`, ...), kept untouched.
+    """
+
+    features: Mapping[str, Feature]
+    episodes: tuple[Episode, ...]
+    fps: float | None = None
+    actions: ActionSpace | None = None
+    independent: bool = False
+    structures: Mapping[str, Any] = field(default_factory=dict)
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    # ---- as a sequence of episodes ------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self.episodes)
+
+    def __iter__(self) -> Iterator[Episode]:
+        return iter(self.episodes)
+
+    @overload
+    def __getitem__(self, index: int) -> Episode: ...
+    @overload
+    def __getitem__(self, index: slice) -> Recordings: ...
+    def __getitem__(self, index: int | slice) -> Episode | Recordings:
+        return self.of(self.episodes[index]) if isinstance(index, slice) else self.episodes[index]
+
+    def __add__(self, other: Recordings) -> Recordings:
+        """Both sets of episodes; a feature that both have must have one shape and dtype, actions one meaning."""
+        for name in self.features.keys() & other.features.keys():
+            mine, theirs = self.features[name], other.features[name]
+            if (mine.shape, mine.dtype) != (theirs.shape, theirs.dtype):
+                raise DataError(
+                    f"cannot join recordings: {name!r} is {mine.dtype}{list(mine.shape)} in one and "
+                    f"{theirs.dtype}{list(theirs.shape)} in the other."
+                )
+        if self.actions and other.actions and self.actions != other.actions:
+            raise DataError(f"cannot join recordings: their action spaces differ ({self.actions} and {other.actions}).")
+        return replace(
+            self,
+            features={**other.features, **self.features},
+            episodes=self.episodes + other.episodes,
+            fps=self.fps if self.fps == other.fps else None,
+            actions=self.actions or other.actions,
+        )
+
+    @property
+    def steps(self) -> int:
+        """Number of steps over all episodes."""
+        return sum(episode.length for episode in self.episodes)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Task texts, in order of first appearance."""
+        return tuple(dict.fromkeys(task for episode in self for task in episode.tasks))
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """Domain names, in order of first appearance."""
+        return tuple(dict.fromkeys(episode.domain for episode in self if episode.domain is not None))
+
+    # ---- selecting ----------------------------------------------------------------------------------------------------
+
+    def of(self, episodes: Iterable[Episode]) -> Recordings:
+        """Recordings of the same kind over other episodes; features that none of them has are gone."""
+        chosen = tuple(episodes)
+        present = {name for episode in chosen for name in episode.slices}
+        return replace(self, episodes=chosen, features={k: v for k, v in self.features.items() if k in present})
+
+    def select(self, where: Callable[[Episode], bool] | Sequence[int] | None = None, *, domain: str | None = None) -> Recordings:
+        """The episodes at positions `where`, or those for which it is true, or those of a `domain`."""
+        if where is None:
+            chosen: Iterable[Episode] = self.episodes
+        elif callable(where):
+            chosen = filter(where, self.episodes)
+        else:
+            chosen = [self.episodes[i] for i in where]
+        return self.of(episode for episode in chosen if domain is None or episode.domain == domain)
+
+    def having(self, *names: str) -> Recordings:
+        """The episodes that have every named feature."""
+        return self.select(lambda episode: all(name in episode for name in names))
+
+    def lacking(self, name: str) -> Recordings:
+        """The episodes that do not have the named feature."""
+        return self.select(lambda episode: name not in episode)
+
+    def split(self, fraction: float, seed: int = 0, *, by: str = "episode") -> tuple[Recordings, Recordings]:
+        """Two disjoint parts, the second with about `fraction` of the episodes (at least one of each where there are two).
+
+        Splits by episode, never by step: steps of one episode resemble each other. `by="domain"` keeps domains whole.
+        """
+        if not 0 < fraction < 1:
+            raise DataError(f"fraction must lie between 0 and 1, got {fraction}.")
+        groups = list(self.domains) if by == "domain" else list(range(len(self)))
+        if len(groups) < 2:
+            raise DataError(f"cannot split {len(groups)} {by}(s) into two parts; at least two are needed.")
+        order = np.random.default_rng(seed).permutation(len(groups))
+        count = min(max(round(fraction * len(groups)), 1), len(groups) - 1)
+        held = {groups[i] for i in order[:count]}
+        key = (lambda i, e: e.domain in held) if by == "domain" else (lambda i, e: i in held)
+        apart = [key(i, episode) for i, episode in enumerate(self)]
+        return (
+            self.of(e for e, out in zip(self, apart, strict=True) if not out),
+            self.of(e for e, out in zip(self, apart, strict=True) if out),
+        )
+
+    def without(self, *names: str) -> Recordings:
+        """The same episodes without the named features (and their `valid.*`); a name ending in `.` or `*` is a prefix."""
+        prefixes = tuple(name.rstrip("*") for name in names if name.endswith((".", "*")))
+        gone = {
+            feature
+            for feature in {*self.features, *(name for episode in self for name in episode.slices)}
+            if (base := feature.removeprefix(VALID)) in names or (prefixes and base.startswith(prefixes))
+        }
+        return replace(
+            self,
+            episodes=tuple(episode.without(gone) for episode in self),
+            features={k: v for k, v in self.features.items() if k not in gone},
+        )
+
+    def visible(self) -> Recordings:
+        """The same episodes without `privileged.*`, which no system may learn from."""
+        return self.without(PRIVILEGED)
+
+    def with_column(self, name: str, values: Sequence[np.ndarray | None], feature: Feature | None = None) -> Recordings:
+        """The same episodes with a feature added or replaced: one array (T, *shape) per episode, None where it lacks it."""
+        if len(values) != len(self):
+            raise DataError(f"{name!r}: {len(values)} arrays given for {len(self)} episodes.")
+        given = next((v for v in values if v is not None), None)
+        if given is None:
+            return self.without(name)
+        feature = feature or describe(name, [v for v in values if v is not None])
+        episodes = tuple(
+            episode.without({name}) if array is None else episode.with_values({name: array})
+            for episode, array in zip(self, values, strict=True)
+        )
+        return replace(self, episodes=episodes, features={**self.features, name: feature})
+
+    # ---- reading and writing ------------------------------------------------------------------------------------------
+
+    def windows(self, window: Window, batch: int = 32, **options: Any) -> Windows:
+        """Batches of windows of these episodes; see `Windows` for the options."""
+        return Windows(self, window, batch, **options)
+
+    def save(self, folder: str | Path, **options: Any) -> Path:
+        """Write as a LeRobotDataset v3.0; see `stores.lerobot.write` for the options."""
+        from retrodict.trajectories.stores import lerobot  # stores build recordings, so they stand above this file
+
+        return lerobot.write(self, folder, **options)
+
+
+def describe(name: str, arrays: Sequence[np.ndarray]) -> Feature:
+    """The feature that arrays (T, *shape) of several episodes make, with -1 for a dimension in which episodes differ.
+
+    Raises DataError when they differ in dtype or in number of dimensions.
+    """
+    first = arrays[0]
+    if any(a.ndim != first.ndim or a.dtype != first.dtype for a in arrays):
+        seen = ", ".join(sorted({f"{a.dtype}{list(a.shape[1:])}" for a in arrays}))
+        raise DataError(f"{name!r} differs between episodes ({seen}); one dtype and number of dimensions is expected.")
+    shape = tuple(sizes[0] if len(set(sizes)) == 1 else -1 for sizes in zip(*(a.shape[1:] for a in arrays), strict=True))
+    if first.dtype == object or first.dtype.kind == "U":
+        return Feature("string", shape or (1,))
+    if first.ndim == 4 and first.dtype == np.uint8:
+        return Feature("image", shape, ["height", "width", "channels"])
+    return Feature(first.dtype.name, shape or (1,))
+
+
+def from_arrays(
+    episodes: Sequence[Mapping[str, np.ndarray]],
+    *,
+    fps: float | None = None,
+    actions: ActionSpace | None = None,
+    tasks: Sequence[str] | None = None,
+    domains: Sequence[str] | None = None,
+    source: str = "memory",
+    **about: Any,
+) -> Recordings:
+    """Recordings over arrays in memory: one mapping of feature name -> array (T, *shape) per episode.
+
+    Args:
+        episodes: features of each episode; they may have different lengths and lack features.
+        fps: steps per second; a `timestamp` array (T,) in seconds in an episode is its own clock.
+        actions: the meaning of `action`; a plain continuous space with unknown meaning where not given.
+        tasks, domains: one text per episode.
+        about: further fields of `Recordings` (`structures`, `meta`, `independent`).
+
+    Raises DataError for an empty list, arrays of unequal length in an episode, or features that change shape or dtype.
+    """
+    if not episodes:
+        raise DataError("no episodes given; at least one is expected.")
+    made = []
+    for i, values in enumerate(episodes):
+        lengths = {name: len(array) for name, array in values.items()}
+        if len(set(lengths.values())) != 1 or 0 in lengths.values():
+            raise DataError(f"episode {i}: features need one common length above 0, got {lengths}.")
+        slices = {name: Slice(ArrayColumn(np.asarray(array))) for name, array in values.items()}
+        made.append(
+            Episode(
+                index=i,
+                length=next(iter(lengths.values())),
+                slices=slices,
+                tasks=(tasks[i],) if tasks is not None else (),
+                domain=domains[i] if domains is not None else None,
+                source=source,
+            )
+        )
+    names = dict.fromkeys(name for values in episodes for name in values if name not in BOOKKEEPING)
+    features = {name: describe(name, [np.asarray(v[name]) for v in episodes if name in v]) for name in names}
+    if actions is None and "action" in features:
+        actions = ActionSpace.unknown(features["action"])
+    return Recordings(features, tuple(made), fps=fps, actions=actions, **about)
+
+
+def from_samples(*, source: str = "memory", **columns: np.ndarray) -> Recordings:
+    """Independent samples (images, triples, snapshot pairs): rows are exchangeable and have no time.
+
+    Columns are arrays (N, *shape); dots in feature names are written as double underscores (`label__class`).
+    """
+    named = {name.replace("__", "."): np.asarray(array) for name, array in columns.items()}
+    return from_arrays([named], source=source, independent=True)
