@@ -1,7 +1,7 @@
 """Roles: what a system recovers. Each is an abstract class whose docstring is the contract.
 
 Methods take batches: a dict of named tensors with a leading batch dimension B, as `Windows` yields them (time second, camera
-frames uint8 (B, T, C, H, W)). Tensors come back on the device of the system; a role method never needs gradients unless it says so.
+frames uint8 (B, T, C, H, W)). Tensors come back on the device of the system; no gradients flow unless a method says so.
 A system may play several roles; what it lacks it does not define. Nothing asks which system it is talking to.
 """
 
@@ -84,7 +84,7 @@ class InverseModel(ABC):
 class Encoder(ABC):
     """Recovers the state behind raw observations.
 
-    `grain` says what one code stands for: a `frame` (B, T, d), a `window` or `episode` (B, d), a `set` (B, n, d), a `domain` (B, d).
+    `grain` says what one code stands for: a `frame` (B, T, d), a `window`, `episode` or `domain` (B, d), a `set` (B, n, d).
     """
 
     grain: Literal["frame", "window", "episode", "set", "domain"] = "frame"
@@ -148,10 +148,11 @@ class Law(ABC):
 
 
 class Generator(ABC):
-    """Makes samples, completes what is missing, or says what would have been.
+    """Makes samples; some also complete what is missing (`complete(window, known)`) or say what would have been (`intervene`)."""
 
-    A generator has `sample(n, given=None)`, `complete(window, known)` or `intervene(window, do={...})`, whichever it can.
-    """
+    @abstractmethod
+    def sample(self, n: int, given: Batch | None = None) -> Batch:
+        """`n` samples of the features it was fitted on, given others where it can be conditioned."""
 
 
 class Curator(ABC):

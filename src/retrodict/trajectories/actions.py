@@ -37,7 +37,7 @@ class MuLaw:
         """Bin indices of values, same shape, int64."""
         x = np.clip(np.asarray(x, float) / self.limit, -1, 1)
         compressed = np.sign(x) * np.log1p(self.mu * np.abs(x)) / np.log1p(self.mu)
-        return np.rint((compressed + 1) / 2 * (self.bins - 1)).astype(np.int64)
+        return np.asarray(np.rint((compressed + 1) / 2 * (self.bins - 1)), np.int64)
 
     def decode(self, index: np.ndarray) -> np.ndarray:
         """Values at the bin centres; `encode(decode(i)) == i` for every bin."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 
@@ -116,25 +116,25 @@ class Recordings:
         """The episodes that do not have the named feature."""
         return self.select(lambda episode: name not in episode)
 
-    def split(self, fraction: float, seed: int = 0, *, by: str = "episode") -> tuple[Recordings, Recordings]:
+    def split(
+        self, fraction: float, seed: int = 0, *, by: Literal["episode", "domain"] = "episode"
+    ) -> tuple[Recordings, Recordings]:
         """Two disjoint parts, the second with about `fraction` of the episodes (at least one of each where there are two).
 
         Splits by episode, never by step: steps of one episode resemble each other. `by="domain"` keeps domains whole.
         """
         if not 0 < fraction < 1:
             raise DataError(f"fraction must lie between 0 and 1, got {fraction}.")
-        groups = list(self.domains) if by == "domain" else list(range(len(self)))
+        keys = [episode.domain if by == "domain" else position for position, episode in enumerate(self)]
+        groups = list(dict.fromkeys(keys))
         if len(groups) < 2:
             raise DataError(f"cannot split {len(groups)} {by}(s) into two parts; at least two are needed.")
-        order = np.random.default_rng(seed).permutation(len(groups))
         count = min(max(round(fraction * len(groups)), 1), len(groups) - 1)
-        held = {groups[i] for i in order[:count]}
-        key = (lambda i, e: e.domain in held) if by == "domain" else (lambda i, e: i in held)
-        apart = [key(i, episode) for i, episode in enumerate(self)]
-        return (
-            self.of(e for e, out in zip(self, apart, strict=True) if not out),
-            self.of(e for e, out in zip(self, apart, strict=True) if out),
-        )
+        held = {groups[i] for i in np.random.default_rng(seed).permutation(len(groups))[:count]}
+        parts: tuple[list[Episode], list[Episode]] = ([], [])
+        for key, episode in zip(keys, self, strict=True):
+            parts[key in held].append(episode)
+        return self.of(parts[0]), self.of(parts[1])
 
     def without(self, *names: str) -> Recordings:
         """The same episodes without the named features (and their `valid.*`); a name ending in `.` or `*` is a prefix."""

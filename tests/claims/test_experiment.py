@@ -1,0 +1,81 @@
+"""The frame of a claim run: resumable by (arm, seed), honest about what was left out."""
+
+import json
+import sys
+import types
+
+import pytest
+
+from retrodict.claims import Check, Experiment, reproduce
+from retrodict.errors import DataError
+
+
+class Counting(Experiment):
+    slug, claim, seeds = "counting", "counting works", (0, 1)
+
+    def __init__(self):
+        self.calls = []
+        self.broken = False
+
+    def arms(self, quick):
+        return {"first": self.first, "second": self.second}
+
+    def first(self, seed, folder, quick):
+        self.calls.append(("first", seed))
+        (folder / "left.txt").write_text(str(seed))
+        return {"score": 1.0 + seed}
+
+    def second(self, seed, folder, quick):
+        self.calls.append(("second", seed))
+        if self.broken and seed == 1:
+            raise KeyboardInterrupt
+        return {"score": float((folder / "left.txt").read_text())}
+
+    def checks(self, measured, quick):
+        if "second" not in measured:
+            return []
+        mean = sum(m["score"] for m in measured["second"].values()) / len(measured["second"])
+        return [Check("mean", mean, None, ">= 0.5", mean >= 0.5)]
+
+
+@pytest.fixture
+def counting(monkeypatch):
+    trial = Counting()
+    monkeypatch.setitem(sys.modules, "retrodict.claims.counting", types.SimpleNamespace(EXPERIMENT=trial))
+    monkeypatch.setattr("retrodict.claims.experiment.claims", lambda: ("counting",))
+    return trial
+
+
+@pytest.fixture
+def folders(tmp_path):
+    return {"work": tmp_path / "work", "results": tmp_path / "results"}
+
+
+def test_an_interrupted_run_carries_on(counting, folders):
+    counting.broken = True
+    with pytest.raises(KeyboardInterrupt):
+        reproduce("counting", **folders)
+    counting.broken = False
+    entry = reproduce("counting", **folders)
+    assert counting.calls == [("first", 0), ("second", 0), ("first", 1), ("second", 1), ("second", 1)]
+    assert entry["holds"]
+    assert json.loads((folders["results"] / "counting.json").read_text())["checks"][0]["value"] == 0.5
+
+
+def test_what_was_not_run_is_left_out_and_nothing_holds_then(counting, folders):
+    entry = reproduce("counting", arms=["first"], **folders)
+    assert not entry["holds"]
+    assert entry["left_out"] == ["second (seeds [0, 1])"]
+
+
+def test_quick_is_never_reported(counting, folders):
+    entry = reproduce("counting", quick=True, **folders)
+    assert entry["seeds"] == [0]
+    assert not folders["results"].exists()
+
+
+def test_unknown_names_are_listed(counting, folders):
+    with pytest.raises(DataError, match="there are counting"):
+        reproduce("nothing", **folders)
+    with pytest.raises(DataError, match="its arms are first, second"):
+        reproduce("counting", arms=["third"], **folders)

@@ -1,0 +1,120 @@
+"""Selecting, splitting and joining recordings; what an action means."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retrodict.errors import DataError
+from retrodict.trajectories import ActionSpace, Box, Discrete, MuLaw, MultiBinary, from_arrays, from_samples
+
+LENGTHS = (5, 3, 7, 4)
+
+
+@pytest.fixture
+def recordings():
+    rng = np.random.default_rng(0)
+    episodes = [{"observation.state": rng.normal(size=(n, 2)), "privileged.x": np.arange(n)} for n in LENGTHS]
+    for episode in episodes[:2]:
+        episode["action"] = np.zeros((len(episode["observation.state"]), 1), np.float32)
+    return from_arrays(episodes, fps=10, domains=["a", "a", "b", "c"], tasks=["t"] * 4, source="here")
+
+
+def test_a_feature_that_an_episode_lacks_is_absent(recordings):
+    assert [("action" in episode) for episode in recordings] == [True, True, False, False]
+    assert len(recordings.having("action")) == 2
+    assert "action" not in recordings.lacking("action").features
+    with pytest.raises(DataError, match=r"episode 2 of here has no feature 'action'"):
+        recordings[2]["action"]
+
+
+def test_identity_survives_selection(recordings):
+    assert [e.identity for e in recordings.select([3, 1])] == [("here", 3), ("here", 1)]
+    assert [e.index for e in recordings[1:]] == [1, 2, 3]
+    assert [e.index for e in recordings.select(domain="a")] == [0, 1]
+
+
+@given(fraction=st.floats(0.05, 0.95), seed=st.integers(0, 99), by=st.sampled_from(["episode", "domain"]))
+def test_a_split_shares_no_episode_and_loses_none(fraction, seed, by):
+    episodes = [{"observation.state": np.zeros((2, 1))} for _ in range(9)]
+    whole = from_arrays(episodes, domains=list("aabbbcddd"))
+    first, second = whole.split(fraction, seed, by=by)
+    apart = {e.index for e in first}, {e.index for e in second}
+    assert apart[0] | apart[1] == set(range(9))
+    assert not apart[0] & apart[1]
+    assert apart[0]
+    assert apart[1]
+    if by == "domain":
+        assert not set(first.domains) & set(second.domains)
+
+
+def test_hidden_truth_can_be_taken_away(recordings):
+    visible = recordings.visible()
+    assert "privileged.x" not in visible.features
+    assert all("privileged.x" not in episode for episode in visible)
+    assert "privileged.x" in recordings[0]
+
+
+def test_joining_refuses_another_shape(recordings):
+    other = from_arrays([{"observation.state": np.zeros((2, 3))}])
+    with pytest.raises(DataError, match=r"observation\.state"):
+        recordings + other
+    assert len(recordings + recordings[:1]) == 5
+
+
+def test_columns_are_added_per_episode(recordings):
+    weighted = recordings.with_column("sample.weight", [np.ones(n, np.float32) if n > 3 else None for n in LENGTHS])
+    assert [("sample.weight" in e) for e in weighted] == [True, False, True, True]
+    with pytest.raises(DataError, match="has 2 steps, expected 5"):
+        recordings.with_column("sample.weight", [np.ones(2)] * 4)
+
+
+def test_unequal_lengths_and_emptiness_are_refused():
+    with pytest.raises(DataError, match="at least one"):
+        from_arrays([])
+    with pytest.raises(DataError, match="episode 1: features need one common length"):
+        from_arrays([{"a": np.zeros(2)}, {"a": np.zeros(2), "b": np.zeros(3)}])
+    with pytest.raises(DataError, match="'a' differs between episodes"):
+        from_arrays([{"a": np.zeros(2)}, {"a": np.zeros((2, 2))}])
+
+
+def test_samples_have_no_time():
+    samples = from_samples(observation__state=np.zeros((4, 2)), label__class=np.arange(4))
+    assert samples.independent
+    assert set(samples.features) == {"observation.state", "label.class"}
+
+
+MOUSE = ActionSpace(
+    {
+        "keys": MultiBinary(("forward", "left")),
+        "mouse": Box(("turn",), -10, 10, "degree", MuLaw(10)),
+        "slot": Discrete(("sword", "axe", "none")),
+    },
+    mode="delta",
+    frame="camera",
+    leads=True,
+    null=(0, 0, 0, 2),
+)
+
+
+@given(st.lists(st.booleans(), min_size=2, max_size=2), st.floats(-10, 10, width=32), st.integers(0, 2))
+def test_an_action_survives_the_flat_encoding(keys, turn, slot):
+    parts = {"keys": np.array(keys, int), "mouse": np.array([turn], np.float32), "slot": np.int64(slot)}
+    back = MOUSE.decode(MOUSE.encode(parts))
+    assert all(np.array_equal(back[name], parts[name]) for name in parts)
+    assert MOUSE.gymnasium().contains({**back, "keys": back["keys"].astype(np.int8)})
+
+
+def test_an_action_space_survives_json():
+    import json
+
+    assert ActionSpace.from_json(json.loads(json.dumps(MOUSE.to_json()))) == MOUSE
+    assert MOUSE.names == ("forward", "left", "turn", "slot")
+
+
+@given(st.sampled_from([3, 11, 21, 101]), st.floats(0.5, 100), st.floats(0.1, 255))
+def test_every_mu_law_bin_round_trips(bins, limit, mu):
+    quantiser = MuLaw(limit, bins, mu)
+    index = np.arange(bins)
+    assert np.array_equal(quantiser.encode(quantiser.decode(index)), index)
+    assert quantiser.encode(np.array(0.0)) == bins // 2
