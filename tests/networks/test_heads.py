@@ -14,7 +14,11 @@ from retrodict.trajectories.codecs import JointCodec
 
 MU_LAW = MuLaw(10.0, 11)
 GAME = ActionSpace(
-    {"keys": MultiBinary(("forward", "left")), "mouse": Box(("turn",), -10, 10, quantiser=MU_LAW), "tool": Discrete(("a", "b", "c"))}
+    {
+        "keys": MultiBinary(("forward", "left")),
+        "mouse": Box(("turn",), -10, 10, quantiser=MU_LAW),
+        "tool": Discrete(("a", "b", "c")),
+    }
 )
 
 

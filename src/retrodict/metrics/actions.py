@@ -175,7 +175,8 @@ def _button(pred: np.ndarray, true: np.ndarray) -> dict[str, float | None]:
 
 def _classes(true: np.ndarray, rule: Rightness) -> np.ndarray:
     """The truth as classes (n, width), by which a constant answer is judged: bins where quantised, else cells of the
-    tolerance."""
+    tolerance.
+    """
     out: np.ndarray = np.rint(true)
     for part, where in zip(rule.space.parts.values(), rule.space.slices.values(), strict=True):
         if isinstance(part, Box):

@@ -25,7 +25,7 @@ class Distribution(ABC):
         """Log probability, or density, of values (..., n) as a whole, (...)."""
 
     @abstractmethod
-    def sample(self) -> Tensor:
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """A draw (..., n)."""
 
     @abstractmethod
@@ -70,9 +70,9 @@ class Categorical(Distribution):
     def log_prob(self, value: Tensor) -> Tensor:
         return self.logits.gather(-1, self.index(value)[..., None])[..., 0].sum(-1)
 
-    def sample(self) -> Tensor:
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
         flat = self.logits.exp().flatten(0, -2)
-        return self.value(torch.multinomial(flat, 1).reshape(self.logits.shape[:-1]))
+        return self.value(torch.multinomial(flat, 1, generator=generator).reshape(self.logits.shape[:-1]))
 
     def mode(self) -> Tensor:
         return self.value(self.logits.argmax(-1))
@@ -109,8 +109,8 @@ class Normal(Distribution):
         z = (value - self.mean) / self.std
         return (-0.5 * z**2 - self.std.log() - 0.5 * math.log(2 * math.pi)).sum(-1)
 
-    def sample(self) -> Tensor:
-        return (self.mean + self.std * torch.randn_like(self.mean)).clamp(self.low, self.high)
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        return (self.mean + self.std * _noise(self.mean, generator)).clamp(self.low, self.high)
 
     def mode(self) -> Tensor:
         return self.mean.clamp(self.low, self.high)
@@ -160,8 +160,8 @@ class TanhNormal(Distribution):
         slope = 2 * (math.log(2) - u - F.softplus(-2 * u)) + math.log(self._half)  # log of d value / d u
         return (-0.5 * z**2 - self.std.log() - 0.5 * math.log(2 * math.pi) - slope).sum(-1)
 
-    def sample(self) -> Tensor:
-        return self._squash(self.mean + self.std * torch.randn_like(self.mean))
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        return self._squash(self.mean + self.std * _noise(self.mean, generator))
 
     def mode(self) -> Tensor:
         return self._squash(self.mean)
@@ -199,7 +199,7 @@ class Regression(Distribution):
     def log_prob(self, value: Tensor) -> Tensor:
         raise TypeError("a regression head gives no probability; use the kind 'gaussian' where one is needed")
 
-    def sample(self) -> Tensor:
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
         return self.mean
 
     def mode(self) -> Tensor:
@@ -244,12 +244,16 @@ class Cells(Distribution):
         chosen = self.logits.gather(-1, index[..., None])[..., 0]
         return F.smooth_l1_loss(self.offset, offset, reduction="none").sum(-1) - chosen
 
-    def sample(self) -> Tensor:
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
         flat = self.logits.exp().flatten(0, -2)
-        return self._point(torch.multinomial(flat, 1).reshape(self.logits.shape[:-1]))
+        return self._point(torch.multinomial(flat, 1, generator=generator).reshape(self.logits.shape[:-1]))
 
     def mode(self) -> Tensor:
         return self._point(self.logits.argmax(-1))
 
     def confidence(self) -> Tensor:
         return self.logits.amax(-1).exp()
+
+
+def _noise(like: Tensor, generator: torch.Generator | None) -> Tensor:
+    return torch.randn(like.shape, generator=generator, device=like.device, dtype=like.dtype)

@@ -82,9 +82,9 @@ class ActionDistribution:
             total = total + (of_part if matters is None else of_part.masked_fill(~matters, 0.0))
         return total
 
-    def sample(self) -> Tensor:
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """Drawn flat actions (..., width)."""
-        return self._assemble({name: part.sample() for name, part in self.parts.items()})
+        return self._assemble({name: part.sample(generator) for name, part in self.parts.items()})
 
     def mode(self) -> Tensor:
         """Most likely flat actions (..., width)."""

@@ -39,8 +39,8 @@ class Joint(Distribution):
         action = self.head.codec.decode(buttons[..., 0].long().cpu().numpy(), mouse[..., 0].long().cpu().numpy())
         return torch.from_numpy(action).to(buttons.device)
 
-    def sample(self) -> Tensor:
-        return self._action(self.buttons.sample(), self.mouse.sample())
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        return self._action(self.buttons.sample(generator), self.mouse.sample(generator))
 
     def mode(self) -> Tensor:
         return self._action(self.buttons.mode(), self.mouse.mode())

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-from functools import cache
+from retrodict.systems.contract import Card, Spec, System, read_manifest, roles_of
+from retrodict.systems.gradient import GradientSystem
+from retrodict.systems.registry import REGISTRY, catalogue, discover, lookup
 
-from retrodict.systems.contract import REGISTRY, Card, Spec, System, lookup, read_manifest, roles_of
-
-__all__ = ["REGISTRY", "Card", "Spec", "System", "catalogue", "lookup", "read_manifest", "roles_of"]
-
-
-@cache
-def discover() -> None:
-    """Import every module of every room, so that the registry is complete."""
-    for module in pkgutil.walk_packages(__path__, f"{__name__}."):
-        importlib.import_module(module.name)
-
-
-def catalogue() -> dict[str, type[System]]:
-    """Every system, by slug."""
-    discover()
-    return {slug: system for slug, system in sorted(REGISTRY.items()) if system.__module__.startswith("retrodict.systems.")}
+__all__ = [
+    "REGISTRY",
+    "Card",
+    "GradientSystem",
+    "Spec",
+    "System",
+    "catalogue",
+    "discover",
+    "lookup",
+    "read_manifest",
+    "roles_of",
+]

@@ -15,16 +15,17 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from retrodict import roles
 from retrodict._version import __version__
-from retrodict.errors import DataError, NotFittedError
+from retrodict.errors import DataError, NotFittedError, RetrodictError
 from retrodict.files import replacing_folder
+from retrodict.systems.registry import REGISTRY, lookup
 from retrodict.training.run import Run
 from retrodict.trajectories import ActionSpace, Feature, Recordings
+from retrodict.trajectories.features import ACTION, IMAGES, STATE
 
 ROLES = (
     roles.InverseModel,
@@ -36,9 +37,6 @@ ROLES = (
     roles.Curator,
     roles.Analysis,
 )
-
-REGISTRY: dict[str, type[System]] = {}
-"""Every system class that has been imported, by slug."""
 
 MANIFEST = "system.json"
 WEIGHTS = "weights.safetensors"
@@ -108,12 +106,17 @@ class System(ABC):
     Attributes:
         seed: makes a fit repeatable.
         device: `auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`, `mps`.
+        learned_from_: identities of the episodes that taught it; `learn` may set it where it put some aside.
+        heldout_: identities of the episodes that only chose between what was learned (early stopping).
     """
 
     card: ClassVar[Card]
 
     seed: int = field(default=0, kw_only=True)
     device: str = field(default="auto", kw_only=True)
+
+    learned_from_: tuple[tuple[str, int], ...] = field(init=False, repr=False, compare=False)
+    heldout_: tuple[tuple[str, int], ...] = field(init=False, repr=False, compare=False)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -158,15 +161,26 @@ class System(ABC):
         Raises DataError, in one sentence, when the recordings are empty, lack a feature, or hold NaN that `card.missing` refuses.
         """
         admitted = self.admit(recordings)
-        self.learn(admitted, world, self.admit(validation) if validation is not None else None, run or Run())
-        self.learned_from_ = tuple(sorted({episode.identity for episode in admitted}))
+        judged = self.admit(validation) if validation is not None else None
+        for name in [name for name in vars(self) if name.endswith("_")]:
+            delattr(self, name)  # a fit that fails half way must not leave what an earlier one learned beside its own
+        self.learn(admitted, world, judged, run or Run())
+        learned = vars(self)
+        learned.setdefault("heldout_", identities(judged) if judged is not None else ())
+        learned.setdefault("learned_from_", identities(admitted))
         return self
 
     def admit(self, recordings: Recordings) -> Recordings:
         """The episodes that this system can learn from, without what it must not see; raises DataError where there are none."""
+        if not isinstance(recordings, Recordings):
+            raise DataError(
+                f"{self.card.slug} learns from Recordings, got {type(recordings).__name__}; "
+                "retrodict.open(path) and retrodict.from_arrays(...) make them."
+            )
         if not len(recordings) or not recordings.steps:
             raise DataError(f"{self.card.slug}: the recordings are empty; at least one episode is needed.")
         visible = recordings.visible()
+        self._refuse_wrong_forms(visible)
         names = self.inputs(visible)
         for name in names:
             if name not in visible.features:
@@ -181,6 +195,17 @@ class System(ABC):
                 if usable.features[name].dtype.startswith("float"):
                     refuse_nan(usable, name)
         return usable
+
+    def _refuse_wrong_forms(self, recordings: Recordings) -> None:
+        """Raise DataError where a feature is not what its name says; a system that knows it by its form would overlook it."""
+        for name, feature in recordings.features.items():
+            if name.startswith(IMAGES) and not feature.is_visual:
+                raise DataError(
+                    f"{self.card.slug}: {name!r} holds {feature.dtype} of shape {list(feature.shape)}; camera frames are uint8 "
+                    f"from 0 to 255, (height, width, channels): convert them, or drop them by recordings.without({name!r})."
+                )
+            if name in (ACTION, STATE) and not feature.is_numeric:
+                raise DataError(f"{self.card.slug}: {name!r} holds {feature.dtype}; numbers are expected.")
 
     @property
     def is_fitted(self) -> bool:
@@ -198,8 +223,8 @@ class System(ABC):
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def hyperparameters(self) -> dict[str, Any]:
-        """Fields and values, except the device."""
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "device"}
+        """Fields and values, except the device and what is learned."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.init and f.name != "device"}
 
     # ---- on disk ------------------------------------------------------------------------------------------------------
 
@@ -225,6 +250,7 @@ class System(ABC):
                 "hyperparameters": plain,
                 "systems": parts,
                 "learned_from": self.learned_from_,
+                "heldout": self.heldout_,
                 "about": about,
             }
             (partial / MANIFEST).write_text(json.dumps(manifest, indent=1, default=_jsonable))
@@ -241,27 +267,20 @@ class System(ABC):
         kind = lookup(manifest["system"])
         if not issubclass(kind, cls):
             raise DataError(f"{folder} holds a {manifest['system']!r}, not a {cls.__name__}.")
+        fields = {f.name for f in dataclasses.fields(kind) if f.init}
         try:
-            values = dict(manifest["hyperparameters"])
-            for name in manifest["systems"]:
+            values = {name: _typed(value) for name, value in manifest["hyperparameters"].items()}
+            for name in fields.intersection(manifest["systems"]):  # a field's name leads nowhere but into this folder
                 values[name] = System.load(Path(folder) / name, device=device)
-            system = kind(**_typed(values), device=device)
+            system = kind(**values, device=device)
             system.restore(load_file(Path(folder) / WEIGHTS), manifest["about"])
-        except (KeyError, TypeError, FileNotFoundError, SafetensorError, RuntimeError) as error:
-            raise DataError(f"{folder} is damaged or was written by another version of retrodict: {error}") from error
-        system.learned_from_ = tuple((source, index) for source, index in manifest["learned_from"])
+            system.heldout_, system.learned_from_ = _typed(manifest["heldout"]), _typed(manifest["learned_from"])
+        except RetrodictError:
+            raise
+        except Exception as error:  # what a damaged file makes of it has no end; the sentence is the same
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise DataError(f"{folder} is damaged or was written by another version of retrodict ({reason}).") from error
         return system
-
-
-def lookup(slug: str) -> type[System]:
-    """The system class of a slug.
-
-    Raises DataError naming the known ones.
-    """
-    try:
-        return REGISTRY[slug]
-    except KeyError:
-        raise DataError(f"no system is called {slug!r}; there are {', '.join(sorted(REGISTRY))}.") from None
 
 
 def read_manifest(folder: str | Path) -> dict[str, Any]:
@@ -269,11 +288,12 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     path = Path(folder) / MANIFEST
     try:
         manifest: dict[str, Any] = json.loads(path.read_text())
-        manifest["system"]
+        if not isinstance(manifest["system"], str):
+            raise TypeError("the name of the system is no text")
     except FileNotFoundError:
         raise DataError(f"{folder} holds no saved system: {MANIFEST} is missing.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is damaged: {error}.") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is damaged ({type(error).__name__}: {error}).") from None
     return manifest
 
 
@@ -293,9 +313,14 @@ def roles_of(system: type[System]) -> tuple[str, ...]:
     return tuple(role.__name__ for role in ROLES if issubclass(system, role))
 
 
-def _typed(values: dict[str, Any]) -> dict[str, Any]:
+def identities(recordings: Recordings) -> tuple[tuple[str, int], ...]:
+    """Identities of the episodes, each once, in order."""
+    return tuple(sorted({episode.identity for episode in recordings}))
+
+
+def _typed(value: Any) -> Any:
     """JSON knows no tuples: a list goes back as a tuple, which is what immutable hyperparameters are."""
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    return tuple(_typed(entry) for entry in value) if isinstance(value, list) else value
 
 
 def _jsonable(value: Any) -> Any:
@@ -303,4 +328,4 @@ def _jsonable(value: Any) -> Any:
         return dataclasses.asdict(value)
     if isinstance(value, (np.integer, np.floating)):
         return value.item()
-    raise TypeError(f"a hyperparameter of type {type(value).__name__} cannot be saved")
+    raise DataError(f"a hyperparameter of type {type(value).__name__} cannot be saved; numbers, text, lists and mappings can.")

@@ -1,0 +1,145 @@
+"""What a labelling is asked to do, checked before anything is read or written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+
+from retrodict.errors import DataError
+from retrodict.labelling.align import check_alignment
+from retrodict.labelling.heldout import held_out
+from retrodict.labelling.shards import Shards
+from retrodict.roles import InverseModel
+from retrodict.systems import System, roles_of
+from retrodict.training.identity import digest
+from retrodict.trajectories import ActionSpace, Recordings
+from retrodict.trajectories.features import ACTION
+from retrodict.trajectories.stores.lerobot.labels import Emit
+
+SAME_RATE = 1e-3
+
+
+@dataclass(frozen=True)
+class Job:
+    """A labelling that can be done.
+
+    Attributes:
+        recordings: what to label.
+        model: a fitted inverse model (a `System` that is an `InverseModel`, which no type can say).
+        actions: what the labels mean.
+        held: episodes to calibrate on; may be none.
+        targets: positions of the episodes without actions.
+        out: the dataset to write, None in memory.
+        shards: where labels lie until then.
+        max_error, emit, tolerance, batch: as asked.
+        hash: of the model.
+        notes: sentences on what may be wrong with the recordings.
+    """
+
+    recordings: Recordings
+    model: Any
+    actions: ActionSpace
+    held: Recordings
+    targets: tuple[int, ...]
+    out: Path | None
+    shards: Shards
+    max_error: float | None
+    emit: Emit
+    tolerance: float
+    batch: int
+    hash: str
+    notes: tuple[str, ...]
+
+
+def prepare(
+    recordings: Recordings,
+    model: System,
+    *,
+    out: Path | None,
+    max_error: float | None,
+    emit: Emit | None,
+    calibration: Recordings | None,
+    tolerance: float,
+    batch: int,
+    overwrite: bool,
+) -> Job:
+    """Check what is asked for; raises DataError in one sentence where it cannot be done."""
+    if not (isinstance(model, System) and isinstance(model, InverseModel)):
+        played = ", ".join(roles_of(type(model))) if isinstance(model, System) else type(model).__name__
+        raise DataError(f"labelling takes a fitted inverse model; this is a {played or 'system without a role'}.")
+    model.check_fitted()
+    emit = emit or ("all" if max_error is None else "split")
+    if emit not in get_args(Emit):
+        raise DataError(f"emit is {emit!r}; {', '.join(get_args(Emit))} are known.")
+    if max_error is not None and not 0 < max_error < 1:
+        raise DataError(f"max_error is a share between 0 and 1, got {max_error}.")
+    if max_error is not None and emit == "all":
+        raise DataError("emit='all' withholds no label, so max_error would mean nothing; emit 'split' or 'weight'.")
+    targets = tuple(i for i, episode in enumerate(recordings) if ACTION not in episode)
+    if not targets:
+        raise DataError(f"all {len(recordings)} episodes carry actions already; there is nothing to label.")
+    beside = None if out is None else out.with_name(f"{out.name}.labelling")
+    taken = out is not None and out.exists() and (not out.is_dir() or any(out.iterdir()))
+    if taken and not overwrite and not (beside is not None and beside.exists()):
+        raise DataError(f"{out} exists already; name another folder, or say overwrite to replace it.")
+    names = [name for name in model.reads.spans if name not in model.reads.optional]
+    held = held_out(recordings, model.learned_from_, calibration, names)
+    if max_error is not None and not len(held):
+        carrying = len(recordings) - len(targets)
+        raise DataError(
+            f"max_error={max_error:g} takes labelled episodes that the model did not learn from, and of the {carrying} that "
+            "carry actions none is such; fit it with a holdout, or give others as calibration."
+        )
+    spec = getattr(model, "spec_", None)
+    digests = digest(recordings, recordings.features), digest(held, held.features)
+    code = model_hash(model)
+    identity = {"model": f"{model.card.slug} {code}", "recordings": digests[0], "held_out": digests[1], "batch": batch}
+    notes = (check_alignment(recordings if calibration is None else held), _other_rate(spec and spec.fps, recordings.fps))
+    return Job(
+        recordings=recordings,
+        model=model,
+        actions=_space(recordings, spec and spec.actions, calibration),
+        held=held,
+        targets=targets,
+        out=out,
+        shards=Shards(beside, identity),
+        max_error=max_error,
+        emit=emit,
+        tolerance=tolerance,
+        batch=batch,
+        hash=code,
+        notes=tuple(note for note in notes if note),
+    )
+
+
+def model_hash(model: System) -> str:
+    """SHA-256 of what a model learned and of its settings, in hexadecimal; equal models have equal hashes, saved or not."""
+    tensors, about = model.state()
+    settings = [model.card.slug, model.hyperparameters(), about]
+    sha = hashlib.sha256(json.dumps(settings, default=str, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        sha.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return sha.hexdigest()
+
+
+def _space(recordings: Recordings, learned: ActionSpace | None, calibration: Recordings | None) -> ActionSpace:
+    said = recordings.actions or learned or (calibration.actions if calibration is not None else None)
+    if said is None:
+        raise DataError("neither the recordings nor the model say what an action is; give recordings with an action space.")
+    if learned is not None and said.parts != learned.parts:
+        raise DataError(f"the model learned the actions {learned}, these recordings have {said}.")
+    return said
+
+
+def _other_rate(learned: float | None, given: float | None) -> str | None:
+    if learned and given and abs(learned - given) > SAME_RATE * learned:
+        return (
+            f"the model learned at {learned:g} steps per second, these recordings have {given:g}: its actions mean other spans."
+        )
+    return None

@@ -1,0 +1,229 @@
+"""Systems trained by gradients: they say what they read, their network and their loss; the one training loop does the rest."""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from retrodict.errors import DataError
+from retrodict.systems.contract import Spec, System, identities, refuse_nan
+from retrodict.training.identity import digest
+from retrodict.training.loop import Trained, train
+from retrodict.training.optimisers import Optimiser
+from retrodict.training.randomness import isolated
+from retrodict.training.run import Run
+from retrodict.training.schedules import schedule
+from retrodict.training.stage import Batch, Batches, Stage
+from retrodict.training.validation import Validation, heldout_loss
+from retrodict.trajectories import Recordings, Window
+
+HELDOUT_BATCHES = 50
+"""Held-out batches judged at a time, drawn once for all: early stopping wants the same question again, not every frame."""
+
+
+@dataclass
+class GradientSystem(System):
+    """Base of the systems that are trained by gradients.
+
+    A system supplies `window`, `build` and `loss`, and where it needs them `features`, `prepare`, `augment`, `stages`, `reader`.
+    It sets its own defaults for the fields below.
+
+    Attributes:
+        steps: optimiser steps.
+        batch: windows per step.
+        learning_rate: largest rate of AdamW.
+        weight_decay: of AdamW.
+        warmup: steps in which the rate climbs to `learning_rate`.
+        decay: how the rate goes from there to zero, or stays (`constant`).
+        clip: largest norm of the gradient.
+        ema: momentum of averaged weights, which then are the ones that are kept.
+        holdout: share of the episodes put aside to judge by when `fit` is given no validation; 0 puts none aside.
+        evaluate_every: steps between judgements on held-out episodes; the best weights are kept.
+        patience: judgements without improvement after which training stops; 0 never stops it early.
+        spec_: what the network was built for.
+        net_: the network, in evaluation mode.
+        trained_: how training went, None in a system that was loaded.
+        now: the step of the stage under way, for losses whose weights are schedules.
+    """
+
+    steps: int = field(default=2000, kw_only=True)
+    batch: int = field(default=32, kw_only=True)
+    learning_rate: float = field(default=1e-3, kw_only=True)
+    weight_decay: float = field(default=0.0, kw_only=True)
+    warmup: int = field(default=0, kw_only=True)
+    decay: Literal["constant", "linear", "cosine"] = field(default="cosine", kw_only=True)
+    clip: float | None = field(default=None, kw_only=True)
+    ema: float | None = field(default=None, kw_only=True)
+    holdout: float = field(default=0.0, kw_only=True)
+    evaluate_every: int = field(default=100, kw_only=True)
+    patience: int = field(default=0, kw_only=True)
+
+    spec_: Spec = field(init=False, repr=False, compare=False)
+    net_: Any = field(init=False, repr=False, compare=False)  # Any: a ModuleDict, a Sequential, ...: `build` decides
+    trained_: Trained | None = field(init=False, repr=False, compare=False)
+    now: int = field(default=0, init=False, repr=False, compare=False)
+
+    # ---- what a system supplies ---------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def window(self, spec: Spec) -> Window:
+        """What training reads around a step; raises DataError where the recordings cannot serve."""
+
+    @abstractmethod
+    def build(self, spec: Spec) -> nn.Module:
+        """The network for recordings of this kind, freshly initialised; parameters and buffers hold all that is learned."""
+
+    @abstractmethod
+    def loss(self, net: Any, batch: Batch) -> Mapping[str, Tensor]:
+        """Named scalar terms for a batch of windows on the device; they are summed, and each is logged."""
+
+    def features(self, recordings: Recordings) -> tuple[str, ...]:
+        """The features that `window` chooses from: by default everything that is no text."""
+        return tuple(name for name, feature in recordings.features.items() if not feature.is_text)
+
+    def prepare(self, recordings: Recordings) -> None:
+        """Set statistics of the training episodes (normalisers) in the buffers of `net_`, before training and on the CPU."""
+
+    def augment(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """Change a training batch on the device, drawing from the generator only."""
+        return batch
+
+    def stages(self, net: Any) -> tuple[Stage, ...]:
+        """What is minimised one after the other; augmentation and validation are added where a stage has none of its own."""
+        rate = schedule(self.decay, self.learning_rate, 0.0, self.steps, min(self.warmup, self.steps))
+        optimiser = Optimiser(rate=rate, weight_decay=self.weight_decay)
+        return (Stage(self.steps, self.stage_loss, (optimiser,), clip=self.clip, ema=self.ema),)
+
+    def reader(self, recordings: Recordings) -> Batches:
+        """The training batches; override it to leave out steps, to balance or to weigh them."""
+        return recordings.windows(self.window(self.spec_), self.batch, seed=self.seed)
+
+    # ---- what every such system does ----------------------------------------------------------------------------------
+
+    def stage_loss(self, net: nn.Module, batch: Batch, step: int) -> Mapping[str, Tensor]:
+        """`loss` in the form that a stage takes; sets `now`."""
+        self.now = step
+        return self.loss(net, batch)
+
+    def inputs(self, recordings: Recordings) -> tuple[str, ...]:
+        spec = self._offered(recordings)
+        window = self.window(spec)
+        for name in window.spans:
+            if name in recordings.features and name not in spec.features:
+                raise DataError(f"{self.card.slug} cannot read {name!r}, which holds {recordings.features[name].dtype}.")
+        return tuple(name for name in window.spans if name not in window.optional)
+
+    def learn(self, recordings: Recordings, world: Any, validation: Recordings | None, run: Run) -> None:
+        training = recordings
+        if validation is None and self.holdout > 0:
+            training, validation = recordings.split(self.holdout, seed=self.seed)
+        window = self.window(self._offered(recordings))
+        self.spec_ = Spec.of(recordings, tuple(name for name in window.spans if name in recordings.features))
+        self._refuse_nan_in_optional(training, window)
+        with isolated(self.seed):
+            self.net_ = self.build(self.spec_)
+            self.prepare(training)
+        identity = {
+            "system": self.card.slug,
+            "hyperparameters": self._described(),
+            "data": digest(training, window.spans),
+            "validation": digest(validation, window.spans) if validation is not None else None,
+        }
+        stages = [self._completed(stage, validation) for stage in self.stages(self.net_)]
+        self.trained_ = train(
+            self.net_, self.reader(training), stages, run, seed=self.seed, device=self.torch_device, identity=identity
+        )
+        self.heldout_ = identities(validation) if validation is not None else ()
+        self.learned_from_ = identities(training)
+
+    def checked(self, batch: Mapping[str, Any], names: Iterable[str] | None = None, *, time: bool = True) -> Batch:
+        """What a role method was given, looked over and brought to the device: the first line of `infer`, `encode`, `act`, ...
+
+        Args:
+            batch: named tensors (B, T, *shape), camera frames uint8 (B, T, C, H, W); without T where `time` is False.
+            names: the features that are read; by default every `observation.*` of the spec. Others pass unlooked at.
+            time: whether there is a time dimension.
+
+        Raises NotFittedError before `fit`; DataError when a feature is missing, has another shape or dtype than the recordings
+        had that the system learned from, or is not finite.
+        """
+        self.check_fitted()
+        names = tuple(names) if names is not None else tuple(n for n in self.spec_.features if n.startswith("observation."))
+        leading = ("B", "T") if time else ("B",)
+        sizes: dict[str, str] = {}
+        for name in names:
+            if name not in batch:
+                raise DataError(f"{self.card.slug} was not given {name!r}; it was given {', '.join(batch) or 'nothing'}.")
+            self._check_form(name, batch[name], leading)
+            sizes[name] = str(list(batch[name].shape[: len(leading)]))
+        if not time and len(set(sizes.values())) > 1:
+            raise DataError(f"{self.card.slug} was given batches of different sizes: {sizes}.")
+        return {name: value.to(self.torch_device) if isinstance(value, Tensor) else value for name, value in batch.items()}
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        return self.net_.state_dict(), {"spec": self.spec_.to_json()}
+
+    def restore(self, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
+        self.spec_ = Spec.from_json(about["spec"])
+        with isolated(self.seed):
+            self.net_ = self.build(self.spec_)
+        self.net_.load_state_dict(tensors)
+        self.net_.to(self.torch_device).eval()
+        self.trained_ = None
+
+    # ---- details ------------------------------------------------------------------------------------------------------
+
+    def _offered(self, recordings: Recordings) -> Spec:
+        """What `window` may choose from; a feature that is not there is missed when `window` chooses it, by name."""
+        return Spec.of(recordings, tuple(name for name in self.features(recordings) if name in recordings.features))
+
+    def _completed(self, stage: Stage, validation: Recordings | None) -> Stage:
+        """The stage with augmentation and held-out judgement where it has none of its own."""
+        if stage.augment is None and type(self).augment is not GradientSystem.augment:
+            stage = replace(stage, augment=self.augment)
+        if stage.validation is None and validation is not None:
+            windows = validation.windows(self.window(self.spec_), self.batch, seed=self.seed)
+            measure = heldout_loss(stage.loss, lambda: islice(windows, HELDOUT_BATCHES), self.torch_device, self.seed)
+            stage = replace(stage, validation=Validation(measure, self.evaluate_every, self.patience))
+        return stage
+
+    def _described(self) -> dict[str, Any]:
+        def plain(value: Any) -> Any:
+            if isinstance(value, System):
+                learned = list(value.learned_from_) if value.is_fitted else None
+                return {"system": value.card.slug, "learned_from": learned, **value.hyperparameters()}
+            return str(value)
+
+        described: dict[str, Any] = json.loads(json.dumps(self.hyperparameters(), default=plain))
+        return described
+
+    def _refuse_nan_in_optional(self, recordings: Recordings, window: Window) -> None:
+        """`admit` looks at the features that every episode must have; these are the others."""
+        if self.card.missing == "refused":
+            for name in window.optional:
+                if name in self.spec_.features and self.spec_.features[name].dtype.startswith("float"):
+                    refuse_nan(recordings.having(name), name)
+
+    def _check_form(self, name: str, value: Tensor, leading: tuple[str, ...]) -> None:
+        feature = self.spec_.features[name]
+        shape = (feature.shape[-1], *feature.shape[:-1]) if feature.is_visual else feature.shape
+        wanted = f"({', '.join((*leading, *map(str, shape)))})"
+        who = f"{self.card.slug} was given {name!r} of"
+        if feature.is_visual and value.dtype is not torch.uint8:
+            dtype = str(value.dtype).removeprefix("torch.")
+            raise DataError(f"{who} dtype {dtype}; camera frames are uint8 from 0 to 255, {wanted}.")
+        if not feature.is_visual and value.dtype.is_floating_point != feature.dtype.startswith("float"):
+            raise DataError(f"{who} dtype {str(value.dtype).removeprefix('torch.')}; it learned from {feature.dtype}.")
+        seen = tuple(value.shape[len(leading) :])
+        fits = len(seen) == len(shape) and all(w in (-1, s) for w, s in zip(shape, seen, strict=True))
+        if value.ndim < len(leading) or not fits or 0 in value.shape[: len(leading)]:
+            raise DataError(f"{who} shape {list(value.shape)}; it learned from {wanted}.")
+        if self.card.missing == "refused" and value.dtype.is_floating_point and not torch.isfinite(value).all():
+            raise DataError(f"{who} which some values are not finite; mend or leave out these steps first.")

@@ -1,0 +1,164 @@
+"""Frame cache: what was decoded once is kept on disk as raw rows, bounded in bytes, shared by runs and processes.
+
+An entry is a file of uint8 rows, made under a temporary name and renamed, so that it is whole or not there. Builders of a shelf
+(a folder of entries) take its lock, which the system gives back when a process dies. Eviction removes the entries that were not
+opened for longest; a process that is reading one reads on (POSIX keeps an open file).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from io import FileIO
+from pathlib import Path
+
+import numpy as np
+
+from retrodict.errors import DataError
+
+FOLDER = "RETRODICT_CACHE"
+LIMIT = "RETRODICT_CACHE_GB"
+DEFAULT_GB = 20.0
+OPEN_FILES = 256
+WRITE_BYTES = 1 << 22  # written in large pieces, a file lies in large pieces in the system's memory and is read faster
+SUFFIX = ".u8"
+
+
+class FrameCache:
+    """Entries of raw uint8 rows under a folder, at most `limit` bytes of them (one entry is always allowed).
+
+    Threads and processes may use one folder at the same time.
+    """
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        self.folder, self.limit = folder, limit
+        self._handles: dict[str, FileIO] = {}
+        self._guard = threading.Lock()
+        self._bytes: int | None = None  # last known size of the whole folder; None: not counted yet
+
+    def file(self, name: str, size: int, build: Callable[[], Iterable[np.ndarray]]) -> FileIO:
+        """The open file of entry `name` (see `entry_name`) of `size` bytes; made of the rows of `build` where it is not there.
+
+        Hold on to what is returned while reading: it is closed when the last reader lets go.
+        """
+        handle = self._handles.get(name)
+        if handle is not None:
+            return handle
+        path = self.folder / name[:2] / (name + SUFFIX)
+        handle = self._open(path, size)
+        while handle is None:  # again if it was evicted between making and opening
+            with self._shelf(path.parent):
+                handle = self._open(path, size)
+                if handle is None:
+                    self._make(path, size, build)
+                    handle = self._open(path, size)
+        with self._guard:
+            self._handles[name] = handle
+            if len(self._handles) > OPEN_FILES:
+                del self._handles[next(iter(self._handles))]
+        return handle
+
+    def holds(self, name: str) -> bool:
+        """True where the entry is there already."""
+        return name in self._handles or (self.folder / name[:2] / (name + SUFFIX)).exists()
+
+    def _open(self, path: Path, size: int) -> FileIO | None:
+        try:
+            handle = FileIO(path)
+        except FileNotFoundError:
+            return None
+        if os.fstat(handle.fileno()).st_size != size:  # cut off by a full or failing disk
+            return None
+        os.utime(path)
+        return handle
+
+    @contextmanager
+    def _shelf(self, shelf: Path) -> Iterator[None]:
+        """Sole right to make entries on a shelf; what a killed builder left there is cleared away."""
+        shelf.mkdir(parents=True, exist_ok=True)
+        with open(shelf / ".lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            for left in shelf.glob("*.partial"):
+                left.unlink()
+            yield
+
+    def _make(self, path: Path, size: int, build: Callable[[], Iterable[np.ndarray]]) -> None:
+        self._make_room(size)
+        partial = path.with_suffix(".partial")
+        try:
+            with open(partial, "wb", buffering=WRITE_BYTES) as out:
+                for row in build():
+                    out.write(row.data)
+            partial.replace(path)
+        except OSError as error:
+            raise DataError(
+                f"the frame cache {self.folder} cannot be written ({error.strerror}); "
+                f"name another folder in {FOLDER} or a smaller bound in {LIMIT}."
+            ) from None
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def _make_room(self, size: int) -> None:
+        """Evict the entries opened longest ago until `size` more bytes fit; a tenth is freed beyond that, so that it is rare."""
+        with self._guard:
+            if self._bytes is None or self._bytes + size > self.limit:
+                entries = sorted(self._entries())
+                self._bytes = sum(bytes_ for _, bytes_, _ in entries)
+                if self._bytes + size > self.limit:
+                    for _, bytes_, path in entries:
+                        if self._bytes + size <= 0.9 * self.limit:
+                            break
+                        self._handles.pop(path.stem, None)
+                        path.unlink(missing_ok=True)
+                        self._bytes -= bytes_
+            self._bytes += size
+
+    def _entries(self) -> Iterator[tuple[int, int, Path]]:
+        """Time last opened, size and path of every entry."""
+        for path in self.folder.glob(f"*/*{SUFFIX}"):
+            try:
+                stat = path.stat()
+            except FileNotFoundError:
+                continue
+            yield stat.st_mtime_ns, stat.st_size, path
+
+
+def entry_name(*identity: object) -> str:
+    """Name of the entry for a source: its path, size, time of change, frames and frame size, or whatever else tells it apart."""
+    return hashlib.blake2b(repr(identity).encode(), digest_size=16).hexdigest()
+
+
+def frame_cache() -> FrameCache:
+    """The cache of this machine, in the folder `RETRODICT_CACHE` (`~/.cache/retrodict`).
+
+    Its bound is `RETRODICT_CACHE_GB`; by default 20, or half of the free disk where that is less when it is first made.
+    Raises DataError when the bound given is no positive number.
+    """
+    return _cache_of(os.environ.get(FOLDER), os.environ.get(LIMIT))
+
+
+@cache
+def _cache_of(folder: str | None, limit: str | None) -> FrameCache:
+    place = Path(folder or Path.home() / ".cache" / "retrodict") / "frames"
+    return FrameCache(place, _default_limit(place) if limit is None else _limit(limit))
+
+
+def _default_limit(folder: Path) -> int:
+    standing = next(parent for parent in folder.absolute().parents if parent.exists())
+    return int(min(DEFAULT_GB * 1e9, shutil.disk_usage(standing).free / 2))
+
+
+def _limit(given: str) -> int:
+    try:
+        limit = int(float(given) * 1e9)
+    except (ValueError, OverflowError):
+        limit = 0
+    if limit <= 0:
+        raise DataError(f"{LIMIT} is {given!r}; a number of gigabytes above 0 is expected.")
+    return limit

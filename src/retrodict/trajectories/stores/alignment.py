@@ -1,0 +1,107 @@
+"""Which row of a log belongs to which frame of a video."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from retrodict.errors import DataError
+from retrodict.trajectories.stores.headers import Headers
+from retrodict.trajectories.stores.logs import Log
+from retrodict.trajectories.stores.series import seconds_of
+
+SLACK = 0.1
+"""A row up to this share of a frame late counts as in time: clocks are written with few digits, and rounding is no delay."""
+
+
+@dataclass(frozen=True)
+class Film:
+    """A video to which a log belongs: its name in messages, number of frames and frames per second."""
+
+    name: str
+    frames: int
+    fps: float
+
+    @property
+    def seconds(self) -> float:
+        return self.frames / self.fps
+
+
+@dataclass(frozen=True)
+class Match:
+    """The row of a log for each frame of a video: the nearest at or before it.
+
+    Attributes:
+        rows: position among the rows of the video, (frames,).
+        known: False for frames before the first row, which have no row (`rows` says the first), (frames,).
+        mismatch: the longest time, in seconds, by which a row lies before its frame.
+        means: `frame`, `time` or `order`: what was matched.
+    """
+
+    rows: np.ndarray
+    known: np.ndarray
+    mismatch: float
+    means: str
+
+
+def match(log: Log, headers: Headers, rows: np.ndarray, film: Film, *, from_start: bool) -> Match:
+    """Match rows of a log with the frames of a video, by frame number where the log has it, else by time, else one by one.
+
+    `from_start` says that the log's clock was not started with each video, so that its first row goes with the first frame.
+
+    Raises DataError where frames or times do not fit the video, or nothing says what belongs together.
+    """
+    if headers.frame is not None:
+        return _by_frame(log, headers.frame, rows, film)
+    times = video_clock(log, headers, rows, film)
+    if times is not None:
+        return _by_time(log, times - times[0] if from_start else times, film)
+    if len(rows) != film.frames:
+        raise DataError(
+            f"{log.path} has {len(rows)} rows for the {film.frames} frames of {film.name} and no column of times or frames; "
+            "add a column called time or frame."
+        )
+    return Match(np.arange(len(rows)), np.ones(len(rows), bool), 0.0, "order")
+
+
+def video_clock(log: Log, headers: Headers, rows: np.ndarray, film: Film) -> np.ndarray | None:
+    """The clock of rows in seconds, with the unit that fits the length of the video where its name says none."""
+    seconds = seconds_of(log, headers)
+    if seconds is None:
+        return None
+    times = seconds[rows]
+    span = float(times[-1] - times[0])
+    if headers.seconds == 1:
+        times = times * next((unit for unit in (1e-3, 1e-6, 1e-9) if 0.5 < span * unit / film.seconds < 2), 1.0)
+    if (back := np.flatnonzero(np.diff(times) < 0)).size:
+        raise DataError(f"{log.path}, {log.line(int(rows[back[0] + 1]))}: its clock runs backwards; sort the rows.")
+    return np.asarray(times)
+
+
+def _by_time(log: Log, times: np.ndarray, film: Film) -> Match:
+    shown = np.arange(film.frames) / film.fps
+    rows = np.searchsorted(times, shown + SLACK / film.fps, side="right") - 1
+    known = rows >= 0
+    if not known.any():
+        raise DataError(f"{log.path} starts at {times[0]:g} s, after the end of {film.name} ({film.seconds:g} s).")
+    mismatch = float(np.max(shown[known] - times[rows[known]], initial=0.0))
+    return Match(np.maximum(rows, 0), known, mismatch, "time")
+
+
+def _by_frame(log: Log, name: str, rows: np.ndarray, film: Film) -> Match:
+    numbers = log.columns[name][rows]
+    if numbers.dtype.kind not in "iu":
+        raise DataError(f"{log.path}: {name!r} holds {numbers.dtype}; whole frame numbers in every row are expected.")
+    if (back := np.flatnonzero(np.diff(numbers) < 0)).size:
+        raise DataError(f"{log.path}, {log.line(int(rows[back[0] + 1]))}: {name!r} runs backwards; sort the rows.")
+    if numbers[0] == 1 and numbers[-1] == film.frames:  # counted from 1, to the last frame
+        numbers = numbers - 1
+    if numbers[0] < 0 or numbers[-1] >= film.frames:
+        worst = numbers[0] if numbers[0] < 0 else numbers[-1]
+        raise DataError(f"{log.path} names frame {worst}; {film.name} has frames 0 to {film.frames - 1}.")
+    shown = np.arange(film.frames)
+    places = np.searchsorted(numbers, shown, side="right") - 1
+    known = places >= 0
+    mismatch = float((shown[known] - numbers[places[known]]).max()) / film.fps
+    return Match(np.maximum(places, 0), known, mismatch, "frame")

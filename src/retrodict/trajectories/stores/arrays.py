@@ -1,0 +1,160 @@
+"""Time series in NumPy files: one array (`.npy`), or several by name (`.npz`)."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retrodict.errors import DataError
+from retrodict.trajectories.features import ACTION, STATE
+from retrodict.trajectories.recordings import Recordings, from_arrays
+from retrodict.trajectories.stores.checks import check_finite
+from retrodict.trajectories.stores.headers import ACTION as ACTION_HEADER
+from retrodict.trajectories.stores.headers import EPISODE, NAMED, PREFIXES, TIME
+from retrodict.trajectories.stores.series import constant_entries, hold, rate, settle_actions
+
+KIND = "an array of time series (.npy with (T,), (T, N) or (E, T, N); .npz)"
+SUFFIXES = (".npy", ".npz")
+
+
+def recognises(path: Path) -> bool:
+    """True for a NumPy file."""
+    return path.is_file() and path.suffix.lower() in SUFFIXES
+
+
+def read(path: Path, *, fps: float | None = None, nan_is_missing: bool = False) -> Recordings:
+    """Recordings over the arrays of a NumPy file.
+
+    `.npy`: (T,), (T, N) or (E, T, N) numbers become `observation.state` of one or E episodes, memory-mapped.
+    `.npz`: arrays of one length whose names tell what they are (`action`, `state`, `reward`, `time`, a feature's name) are the
+    features of one episode, cut where an array names the episode of each row; other names make `observation.<name>`. Where no
+    name tells anything, each array (T, N) of the commonest width is an episode, and arrays of other widths stand in `structures`.
+
+    Args:
+        path: the file.
+        fps: steps per second; a file holds none unless it has a clock.
+        nan_is_missing: mark NaN in `valid.<feature>` instead of refusing it.
+
+    Raises DataError for damaged files, pickled objects, arrays of other shapes, gaps and infinite values.
+    """
+    try:
+        loaded = np.load(path, mmap_mode="r" if path.suffix.lower() == ".npy" else None, allow_pickle=False)
+        arrays = {STATE: loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"{path} cannot be read as {path.suffix[1:].upper()}: {' '.join(str(error).split()).rstrip('.')}."
+        ) from None
+    if not arrays:
+        raise DataError(f"{path} holds no arrays; at least one is expected.")
+    for name, array in arrays.items():
+        if array.dtype.kind not in "biufU":
+            raise DataError(f"{path}: {name!r} holds {array.dtype}; numbers or texts are expected.")
+    if isinstance(loaded, np.ndarray):
+        return _from_one(path, loaded, fps, nan_is_missing)
+    return _from_several(path, arrays, fps, nan_is_missing)
+
+
+def _from_one(path: Path, array: np.ndarray, fps: float | None, nan_is_missing: bool) -> Recordings:
+    if array.ndim not in (1, 2, 3) or array.size == 0 or array.dtype.kind == "U":
+        raise DataError(f"{path} holds {array.dtype} of shape {array.shape}; numbers (T,), (T, N) or (E, T, N) are expected.")
+    series = list(array) if array.ndim == 3 else [array[:, None] if array.ndim == 1 else array]
+    guessed = [f"{path.name}: {array.shape} is read as {'(E, T, N)' if array.ndim == 3 else '(T, N)'[: 3 * array.ndim]}."]
+    return _assemble(path, [{STATE: values} for values in series], [], fps, guessed, nan_is_missing)
+
+
+def _from_several(path: Path, arrays: Mapping[str, np.ndarray], fps: float | None, nan_is_missing: bool) -> Recordings:
+    told = [name for name in arrays if _feature(name) or TIME.fullmatch(name) or name.lower() in EPISODE]
+    guessed: list[str] = []
+    if not told:
+        return _clips(path, arrays, fps, nan_is_missing)
+    lengths = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
+    if len(set(lengths.values())) != 1 or 0 in lengths.values():
+        raise DataError(f"{path}: arrays need one common length above 0 (one row a step), got {lengths}.")
+    values: dict[str, np.ndarray] = {}
+    cuts: np.ndarray | None = None
+    for name, array in arrays.items():
+        if name.lower() in EPISODE and array.ndim == 1:
+            cuts = array
+            guessed.append(f"{path.name}: {name!r} is taken for the episode of a row.")
+        else:
+            feature = "timestamp" if TIME.fullmatch(name) and array.ndim == 1 else _feature(name) or f"observation.{name}"
+            if feature in values:
+                raise DataError(f"{path}: two arrays mean {feature!r}, {name!r} among them; keep one of them.")
+            values[feature] = array.astype(object) if array.dtype.kind == "U" else array
+            if feature != name:
+                guessed.append(f"{path.name}: {name!r} is taken for {feature!r}, by its name.")
+    if ACTION in values:
+        action = values[ACTION]
+        values[ACTION] = action if action.dtype == object else action.reshape(len(action), -1).astype(np.float32)
+    whole = np.arange(next(iter(lengths.values())))
+    rows = [whole] if cuts is None else [np.flatnonzero(cuts == key) for key in dict.fromkeys(cuts.tolist())]
+    episodes = [{name: array[where] for name, array in values.items()} for where in rows]
+    for episode in episodes:
+        if "timestamp" in episode:
+            clock = np.asarray(episode["timestamp"], np.float64)
+            if (np.diff(clock) < 0).any():
+                raise DataError(
+                    f"{path}: its clock runs backwards at row {int((np.diff(clock) < 0).argmax()) + 1}; sort the rows."
+                )
+            episode["timestamp"] = clock - clock[0]
+    return _assemble(path, episodes, [], fps, guessed, nan_is_missing)
+
+
+def _clips(path: Path, arrays: Mapping[str, np.ndarray], fps: float | None, nan_is_missing: bool) -> Recordings:
+    """Each array an episode: the commonest width is that of the clips, the rest is kept as structures."""
+    widths = [array.shape[1] for array in arrays.values() if array.ndim == 2 and array.dtype.kind == "f" and len(array)]
+    if not widths:
+        shapes = {name: array.shape for name, array in arrays.items()}
+        raise DataError(f"{path}: no array is a time series (T, N) of floating-point numbers, got {shapes}.")
+    width = max(set(widths), key=lambda w: (widths.count(w), w))
+    clips = {name: a for name, a in arrays.items() if a.ndim == 2 and a.dtype.kind == "f" and a.shape[1] == width and len(a)}
+    rest = {name: array.tolist() for name, array in arrays.items() if name not in clips}
+    guessed = [f"{path.name}: each of {len(clips)} arrays with {width} columns is read as an episode."]
+    guessed += [f"{path.name}: {name!r} {arrays[name].shape} is kept under structures." for name in rest]
+    return _assemble(path, [{STATE: clip} for clip in clips.values()], list(clips), fps, guessed, nan_is_missing, structures=rest)
+
+
+def _assemble(
+    path: Path,
+    episodes: list[dict[str, np.ndarray]],
+    names: list[str],
+    fps: float | None,
+    guessed: list[str],
+    nan_is_missing: bool,
+    **about: Any,
+) -> Recordings:
+    for i, episode in enumerate(episodes):
+        for name in list(episode):
+            where = f"{path}: {name!r} of episode {names[i] if names else i}"
+            array = episode[name]
+            if nan_is_missing and name != "timestamp" and array.dtype.kind == "f" and (missing := np.isnan(array)).any():
+                flat, gaps = array.reshape(len(array), -1), missing.reshape(len(array), -1)
+                if gaps.all(0).any():
+                    raise DataError(f"{where} has an entry that is NaN throughout; drop it.")
+                episode[name] = hold(flat, gaps).reshape(array.shape)
+                episode[f"valid.{name}"] = ~gaps.any(1)
+            check_finite(episode[name], where)
+    width = next((episode[ACTION].shape[1:] for episode in episodes if ACTION in episode), None)
+    entries = [] if width is None else ["action"] if width in ((), (1,)) else [f"action_{i}" for i in range(width[0])]
+    space, episodes = settle_actions(episodes, entries, guessed)
+    if STATE in episodes[0] and episodes[0][STATE].ndim == 2:
+        guessed += constant_entries(episodes, [f"entry {i} of observation.state" for i in range(episodes[0][STATE].shape[1])])
+    clocks = [episode["timestamp"] for episode in episodes if "timestamp" in episode]
+    fps = fps or rate(clocks)
+    if fps is None:
+        guessed.append("no even clock: steps are counted and fps is unknown (give fps=... where it is known).")
+    made = from_arrays(episodes, fps=fps, actions=space, source=str(path), meta={"guessed": guessed}, **about)
+    if not names:
+        return made
+    return replace(made, episodes=tuple(replace(e, meta={"clip": clip}) for e, clip in zip(made, names, strict=True)))
+
+
+def _feature(name: str) -> str | None:
+    if ACTION_HEADER.fullmatch(name):
+        return ACTION
+    return name if name.startswith(PREFIXES) else NAMED.get(name.lower())

@@ -1,0 +1,184 @@
+"""D4RL's layout: one long array per feature, episodes end where `terminals` or `timeouts` say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from retrodict.errors import DataError
+from retrodict.trajectories.actions import ActionSpace, Box, Discrete
+from retrodict.trajectories.columns import ArrayColumn, Column, Slice
+from retrodict.trajectories.episodes import Episode
+from retrodict.trajectories.features import ACTION, PRIVILEGED, Feature
+from retrodict.trajectories.recordings import Recordings
+from retrodict.trajectories.stores.checks import ROWS_AT_ONCE, check_finite
+from retrodict.trajectories.stores.finals import FINAL, keep
+from retrodict.trajectories.stores.hdf5_columns import column_of
+from retrodict.trajectories.stores.views import FlatView, Layout, as_frames, feature_of, layout, observation_name
+
+NEXT = "next."
+FLAGS = {"next.terminated": "terminals", "next.truncated": "timeouts"}
+
+
+@dataclass(frozen=True)
+class Following:
+    """Next observations of a feature, beside the observations that they should repeat one row later."""
+
+    name: str
+    observed: Any
+    following: Any
+    lies: Layout | None
+
+    def continues(self) -> np.ndarray:
+        """Whether the next observation of each row but the last is the observation of the following row, (T - 1,)."""
+        same = np.empty(len(self.observed) - 1, bool)
+        for start in range(0, len(same), ROWS_AT_ONCE):
+            stop = min(start + ROWS_AT_ONCE, len(same))
+            equal = self.following[start:stop] == self.observed[start + 1 : stop + 1]
+            same[start:stop] = equal.reshape(stop - start, -1).all(1)
+        return same
+
+
+def recognises(file: Any) -> bool:
+    """True where the file has D4RL's two arrays."""
+    return "observations" in file and isinstance(file.get("actions"), h5py.Dataset)
+
+
+def read(file: Any, path: Path, fps: float | None, infos: bool) -> Recordings:
+    """Recordings over an open file; see `hdf5.read`."""
+    found = _found(file, path, infos)
+    guessed: list[str] = []
+    columns: dict[str, Column] = {}
+    features: dict[str, Feature] = {}
+    following = []
+    for name, dataset in found.items():
+        group, *keys = name.split("/")
+        if group in ("terminals", "timeouts", "actions"):
+            continue
+        check_finite(dataset, f"{path}: {name!r}")
+        lies = layout(dataset.shape[1:], dataset.dtype) if group.endswith("observations") else None
+        feature = {"rewards": "next.reward", "infos": PRIVILEGED + ".".join(keys)}.get(group) or observation_name(keys, lies)
+        if (observed := found.get("/".join(("observations", *keys)))) is not None and group == "next_observations":
+            following.append(Following(feature, observed, dataset, lies))
+        else:
+            columns[feature], features[feature] = column_of(dataset, lies), feature_of(dataset.shape[1:], dataset.dtype, lies)
+    columns[ACTION], space = action_column(file["actions"], path, guessed)
+    features[ACTION] = Feature("float32", (space.width,))
+    flags = {name: _flag(file[source]) for name, source in FLAGS.items() if source in file}
+    if flags:
+        flags["next.done"] = np.logical_or.reduce(list(flags.values()))
+    columns |= {name: ArrayColumn(values) for name, values in flags.items()}
+    features |= dict.fromkeys(flags, Feature("bool", (1,)))
+    ends = _ends(flags, len(file["actions"]), following, path, guessed)
+    finals: list[dict[str, Any]] = [{} for _ in ends]
+    for pair in following:
+        broken = ~pair.continues()
+        broken[ends[:-1]] = False
+        if broken.any():
+            columns[NEXT + pair.name], features[NEXT + pair.name] = column_of(pair.following, pair.lies), features[pair.name]
+            guessed.append(f"{path.name}: next observations differ from the following ones and are kept as {NEXT + pair.name!r}.")
+            continue
+        for final, row in zip(finals, pair.following[ends], strict=True):
+            final[pair.name] = keep(as_frames(row, pair.lies) if pair.lies else row)
+    starts = [0, *(ends[:-1] + 1).tolist()]
+    episodes = tuple(
+        Episode(
+            index=i,
+            length=end + 1 - start,
+            slices={name: Slice(column, start) for name, column in columns.items()},
+            source=str(path),
+            meta={FINAL: final} if final else {},
+        )
+        for i, (start, end, final) in enumerate(zip(starts, ends.tolist(), finals, strict=True))
+    )
+    meta = {"guessed": guessed, "d4rl": _about(file, path, guessed)}
+    return Recordings(features, episodes, fps=fps, actions=space, meta=meta)
+
+
+def _found(file: Any, path: Path, infos: bool) -> dict[str, Any]:
+    """The arrays that have a row for each step, by their path in the file."""
+    groups = ("observations", "actions", "rewards", *FLAGS.values(), "next_observations", *(["infos"] if infos else []))
+    found = {name: dataset for group in groups if group in file for name, dataset in _leaves(file, group).items()}
+    rows = {name: dataset.shape[0] if dataset.shape else 0 for name, dataset in found.items()}
+    for name, count in rows.items():
+        if count != rows["actions"] or not count:
+            raise DataError(
+                f"{path}: {name!r} has {count} rows and 'actions' {rows['actions']}; one row a step, at least one, is expected."
+            )
+    return found
+
+
+def action_column(dataset: Any, path: Path, guessed: list[str]) -> tuple[Column, ActionSpace]:
+    """The `action` column of a dataset (T,) or (T, n) and its meaning: whole numbers (T,) are choices, the rest is unknown."""
+    if dataset.dtype.kind not in "iu" or dataset.ndim > 1:
+        guessed.append(f"{path.name}: the meaning and range of the numbers of an action are unknown.")
+        return continuous_actions(dataset, str(path))
+    values = dataset[()]
+    if values.min() < 0:
+        raise DataError(f"{path}: actions are whole numbers down to {values.min()}; choices that start at 0 are expected.")
+    guessed.append(f"{path.name}: actions are whole numbers up to {values.max()}: taken for choices.")
+    choices = Discrete(tuple(map(str, range(int(values.max()) + 1))))
+    return FlatView((column_of(dataset),), (0,)), ActionSpace({ACTION: choices}, leads=True)
+
+
+def continuous_actions(dataset: Any, where: str) -> tuple[Column, ActionSpace]:
+    """The `action` column of a dataset (T, n) of which nothing is known but that each action leads to the next observation."""
+    check_finite(dataset, f"{where}: 'actions'")
+    column = column_of(dataset)
+    width = int(np.prod(dataset.shape[1:]))
+    space = ActionSpace({ACTION: Box(tuple(f"action_{i}" for i in range(width)))}, leads=True)
+    return (column if dataset.dtype == np.float32 and dataset.ndim == 2 else FlatView((column,), (0,))), space
+
+
+def _leaves(file: Any, name: str) -> dict[str, Any]:
+    """Every dataset under a name of the file, by its path; a name that begins with a group's is in it."""
+    found: dict[str, Any] = {}
+
+    def add(path: str, node: Any) -> None:
+        if isinstance(node, h5py.Dataset):
+            found[path] = node
+
+    if isinstance(file[name], h5py.Dataset):
+        return {name: file[name]}
+    file[name].visititems(lambda path, node: add(f"{name}/{path}", node))
+    return found
+
+
+def _flag(dataset: Any) -> np.ndarray:
+    return np.asarray(dataset[()] != 0).reshape(-1)
+
+
+def _ends(flags: dict[str, np.ndarray], total: int, following: list[Following], path: Path, guessed: list[str]) -> np.ndarray:
+    """Last rows of the episodes."""
+    end = flags.get("next.done", np.zeros(total, bool)).copy()
+    if "next.truncated" not in flags and following:
+        end[:-1] |= ~np.logical_and.reduce([pair.continues() for pair in following])
+        guessed.append(
+            f"{path.name}: there are no timeouts, so episodes also end where the next observation is not the following one."
+        )
+    elif "next.truncated" not in flags:
+        known = "terminals alone say" if flags else "nothing says"
+        guessed.append(f"{path.name}: there are no timeouts: {known} where episodes end, so some may be several in one.")
+    if not end[-1]:
+        end[-1] = True
+        guessed.append(f"{path.name}: the last episode is cut off by the end of the file and kept.")
+    return np.flatnonzero(end)
+
+
+def _about(file: Any, path: Path, guessed: list[str]) -> dict[str, Any]:
+    """What the file says of itself, except for arrays (the weights of the policy that acted)."""
+    metadata = _leaves(file, "metadata") if "metadata" in file else {}
+    if large := [f"{name} {leaf.shape}" for name, leaf in metadata.items() if leaf.size != 1]:
+        guessed.append(f"{path.name}: arrays of the metadata are left out: {', '.join(large)}.")
+    small = {name.removeprefix("metadata/"): _plain(leaf[()]) for name, leaf in metadata.items() if leaf.size == 1}
+    return {name: _plain(value) for name, value in file.attrs.items()} | small
+
+
+def _plain(value: Any) -> Any:
+    value = np.asarray(value).reshape(-1).tolist()
+    value = [entry.decode(errors="replace") if isinstance(entry, bytes) else entry for entry in value]
+    return value[0] if len(value) == 1 else value

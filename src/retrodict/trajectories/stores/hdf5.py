@@ -1,0 +1,48 @@
+"""HDF5 files as D4RL and robomimic write them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from retrodict.errors import DataError
+from retrodict.trajectories.recordings import Recordings
+from retrodict.trajectories.stores import d4rl, robomimic
+from retrodict.trajectories.stores.hdf5_columns import opened
+
+KIND = "an HDF5 file as D4RL or robomimic writes them"
+SUFFIXES = (".hdf5", ".h5", ".hdf")
+SHOWN = 8
+
+
+def recognises(path: Path) -> bool:
+    """True for an HDF5 file, by its name."""
+    return path.is_file() and path.suffix.lower() in SUFFIXES
+
+
+def read(path: Path, *, fps: float | None = None, infos: bool = True) -> Recordings:
+    """Recordings over an HDF5 file; values stay on disk and are read by row.
+
+    `action[t]` leads from `observation[t]` to the next; what the simulator knew (infos, states) becomes `privileged.<name>`; the
+    observation after the last action stands in an episode's `meta["final"]`.
+
+    Args:
+        path: the file.
+        fps: steps per second where the file does not say.
+        infos: False leaves `privileged.*` out.
+
+    Raises DataError for damaged files, other layouts, arrays whose lengths or shapes do not agree, and NaN.
+    """
+    with opened(path) as file:
+        if robomimic.recognises(file):
+            return robomimic.read(file, path, fps, infos)
+        if d4rl.recognises(file):
+            return d4rl.read(file, path, fps, infos)
+        raise DataError(
+            f"{path} holds {_listed(file)}; `observations` and `actions` (D4RL) or `data/demo_<i>` (robomimic) are expected."
+        )
+
+
+def _listed(file: Any) -> str:
+    names = list(file)
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "") or "nothing"

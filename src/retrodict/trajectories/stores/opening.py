@@ -1,0 +1,70 @@
+"""The door to all stores: asks each whether it knows a path, and has the first that does read it.
+
+A store module has `KIND` (what it opens, in words), `recognises(path) -> bool` (cheap: names and headers only) and
+`read(path, **options) -> Recordings`. What a reader had to guess stands in `Recordings.meta["guessed"]`, a list of sentences.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from retrodict.errors import DataError
+
+if TYPE_CHECKING:
+    from retrodict.trajectories.recordings import Recordings
+
+STORES = ("lerobot", "minari", "hdf5", "videos", "tables", "arrays")
+"""Store modules by name, in the order in which they are asked: a folder with a manifest goes before a folder of loose files."""
+
+GUESSED = "guessed"
+ORIGIN = "origin"
+SHOWN = 8
+
+
+def open(path: str | Path, **options: Any) -> Recordings:
+    """Recordings in whatever kind of file or folder this is; `options` go to the store that reads it.
+
+    `meta["guessed"]` says what the reader had to guess, `meta["origin"]` where the recordings were first read from.
+
+    Raises DataError when nothing is there, no store knows it, an option does not exist, or the data are damaged.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise DataError(f"{path} does not exist.")
+    for name, store in _stores():
+        if store.recognises(path):
+            accepted = tuple(inspect.signature(store.read).parameters)[1:]
+            if unknown := options.keys() - set(accepted):
+                raise DataError(
+                    f"{path} is {store.KIND}, whose reader has no option {sorted(unknown)[0]!r}; "
+                    f"it has {', '.join(accepted) or 'none'}."
+                )
+            return _with_origin(store.read(path, **options), path, name)
+    raise DataError(
+        f"{path} is not known here ({_seen(path)}); can be opened: {'; '.join(store.KIND for _, store in _stores())}."
+    )
+
+
+def _stores() -> Iterator[tuple[str, ModuleType]]:
+    # Imported when asked: a store may need a slow package, and stores import recordings, which import stores to save.
+    return ((name, importlib.import_module(f"{__package__}.{name}")) for name in STORES)
+
+
+def _with_origin(recordings: Recordings, path: Path, kind: str) -> Recordings:
+    guessed = list(recordings.meta.get(GUESSED, ()))
+    origin = recordings.meta.get(ORIGIN) or {"path": str(path), "format": kind, "guessed": guessed}
+    return replace(recordings, meta={**recordings.meta, GUESSED: guessed, ORIGIN: origin})
+
+
+def _seen(path: Path) -> str:
+    if path.is_file():
+        return f"a file of {path.stat().st_size} bytes that ends in {path.suffix or 'no suffix'}"
+    names = sorted(entry.name + "/" * entry.is_dir() for entry in path.iterdir())
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"a folder with {', '.join(names[:SHOWN])}{more}" if names else "an empty folder"

@@ -1,0 +1,178 @@
+"""From the columns of a table to the features of an episode: gaps, clocks, and what the actions are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from retrodict.errors import DataError
+from retrodict.trajectories.actions import ActionSpace, Box, Discrete
+from retrodict.trajectories.features import ACTION, STATE, VALID, Feature
+from retrodict.trajectories.stores.headers import Headers
+from retrodict.trajectories.stores.logs import Log
+
+CHOICES = 64
+"""Whole numbers from 0 to below this, in one column called action, are taken for choices."""
+
+
+def seconds_of(log: Log, headers: Headers) -> np.ndarray | None:
+    """The clock of all rows in seconds, (T,) float64; None where the table has none.
+
+    Raises DataError where a cell of it is empty.
+    """
+    if headers.time is None:
+        return None
+    raw = log.columns[headers.time]
+    empty = np.isnat(raw) if raw.dtype.kind == "M" else ~np.isfinite(raw.astype(float))
+    if empty.any():
+        raise DataError(
+            f"{log.path}, {log.line(int(empty.argmax()))}: the clock {headers.time!r} has no value; each row needs one."
+        )
+    if raw.dtype.kind == "M":
+        return np.asarray((raw - raw[0]).astype("timedelta64[ns]").astype(np.int64) * 1e-9)
+    return raw.astype(np.float64) * headers.seconds
+
+
+def episode_features(log: Log, headers: Headers, rows: np.ndarray, *, nan_is_missing: bool) -> dict[str, np.ndarray]:
+    """The features that rows of a table make: `action` (T, n) float32, `observation.state` (T, n), named ones (T, *shape).
+
+    A feature that is empty in all these rows is absent. Where single rows have gaps, `valid.<feature>` (T,) is False there and
+    the values are filled with the last ones seen.
+
+    Raises DataError at the first gap, naming its line and column, unless `nan_is_missing`; and for infinite values.
+    """
+    features: dict[str, np.ndarray] = {}
+    groups = {ACTION: headers.actions, STATE: headers.state, **{feature: (name,) for name, feature in headers.named.items()}}
+    for feature, names in groups.items():
+        if any(log.columns[name].dtype.kind in "OM" for name in names):
+            features |= _texts(log, feature, names, rows, nan_is_missing)
+        elif names:
+            values = _joined([log.columns[name] for name in names], rows, alone=feature not in (ACTION, STATE))
+            features |= _filled(log, feature, names, rows, values, nan_is_missing)
+    return features
+
+
+def _texts(log: Log, feature: str, names: Sequence[str], rows: np.ndarray, nan_is_missing: bool) -> dict[str, np.ndarray]:
+    if len(names) > 1:
+        raise DataError(f"{log.path}: {feature!r} would mix texts and numbers ({', '.join(names)}); keep one kind.")
+    values = log.columns[names[0]][rows]
+    missing = np.array([value is None for value in values])
+    if missing.all():
+        return {}
+    texts = np.array(["" if value is None else str(value) for value in values], dtype=object)
+    if feature != ACTION or not missing.any():  # elsewhere an empty cell is an empty text
+        return {feature: texts}
+    if not nan_is_missing:
+        raise DataError(_gap(log, rows[missing.argmax()], names[0]))
+    return {feature: hold(texts[:, None], missing[:, None])[:, 0], VALID + feature: ~missing}
+
+
+def _gap(log: Log, row: int, column: str) -> str:
+    where = f"{log.path}, {log.line(int(row))}"
+    return f"{where}: {column!r} is empty or NaN; mend it, or open with nan_is_missing=True to have gaps marked."
+
+
+def _joined(columns: Sequence[np.ndarray], rows: np.ndarray, *, alone: bool) -> np.ndarray:
+    if alone:
+        return np.asarray(columns[0][rows])
+    dtype = np.result_type(np.float32, *columns)
+    return np.concatenate([column[rows].reshape(len(rows), -1).astype(dtype) for column in columns], 1)
+
+
+def _filled(
+    log: Log, feature: str, names: Sequence[str], rows: np.ndarray, values: np.ndarray, nan_is_missing: bool
+) -> dict[str, np.ndarray]:
+    values = values.astype(np.float32) if feature == ACTION else values
+    if values.dtype.kind != "f":
+        return {feature: values}
+    flat, entries = values.reshape(len(rows), -1), log.entries(names)
+    missing = np.isnan(flat)
+    if missing.all():
+        return {}
+    if (bad := np.isinf(flat)).any():
+        row, entry = np.argwhere(bad)[0]
+        raise DataError(f"{log.path}, {log.line(int(rows[row]))}: {entries[entry]!r} is infinite; finite numbers are expected.")
+    if missing.any() and not nan_is_missing:
+        row, entry = np.argwhere(missing)[0]
+        raise DataError(_gap(log, rows[row], entries[entry]))
+    if not missing.any():
+        return {feature: values}
+    if (empty := missing.all(0)).any():
+        raise DataError(
+            f"{log.path}: {entries[int(empty.argmax())]!r} is empty throughout an episode that has the rest of {feature!r}; "
+            "drop the column or the episode."
+        )
+    return {feature: hold(flat, missing).reshape(values.shape), VALID + feature: ~missing.any(1)}
+
+
+def hold(flat: np.ndarray, missing: np.ndarray) -> np.ndarray:
+    """Values (T, n) with missing ones replaced by the last one seen in their column, leading ones by the first."""
+    seen = np.where(missing, -1, np.arange(len(flat))[:, None])
+    last = np.maximum.accumulate(seen)
+    last = np.where(last < 0, (~missing).argmax(0), last)
+    return np.asarray(np.take_along_axis(flat, last, 0))
+
+
+def rate(clocks: Iterable[np.ndarray]) -> float | None:
+    """Steps per second of clocks (T,) in seconds, None where they are not evenly spaced to a tenth of a step throughout."""
+    clocks = [clock for clock in clocks if len(clock) > 1]
+    if not clocks:
+        return None
+    step = sum(clock[-1] - clock[0] for clock in clocks) / sum(len(clock) - 1 for clock in clocks)
+    if step <= 0 or any(np.abs(clock - clock[0] - step * np.arange(len(clock))).max() > 0.1 * step for clock in clocks):
+        return None
+    return float(f"{1 / step:.6g}")
+
+
+def settle_actions(
+    episodes: Sequence[dict[str, np.ndarray]], names: Sequence[str], guessed: list[str]
+) -> tuple[ActionSpace | None, list[dict[str, np.ndarray]]]:
+    """What the `action` arrays of all episodes mean, and the episodes with actions in its flat encoding.
+
+    Texts become choices in alphabetical order; whole numbers from 0 in one column are choices; anything else is continuous.
+    `names` go with the numbers of an action; what was guessed is added to `guessed`.
+
+    Raises DataError where episodes have actions of different widths or kinds.
+    """
+    given = [episode[ACTION] for episode in episodes if ACTION in episode]
+    if not given:
+        return None, list(episodes)
+    if len(kinds := {(array.dtype == object, array.shape[1:]) for array in given}) > 1:
+        raise DataError(f"actions differ between episodes ({', '.join(map(str, sorted(kinds)))}); one action space is expected.")
+    if given[0].dtype == object:
+        choices = tuple(sorted({text for array in given for text in array}))
+        guessed.append(f"the texts of {names[0]!r} are choices: {', '.join(choices)}.")
+        index = {text: i for i, text in enumerate(choices)}
+        episodes = [
+            {**e, ACTION: np.array([[index[text]] for text in e[ACTION]], np.float32)} if ACTION in e else e for e in episodes
+        ]
+        return ActionSpace({names[0]: Discrete(choices)}), list(episodes)
+    highest = max(float(array.max()) for array in given)
+    if len(names) == 1 and 1 <= highest < CHOICES and all(map(_are_choices, given)):
+        guessed.append(f"{names[0]!r} holds whole numbers from 0 to {highest:g}: taken for choices.")
+        return ActionSpace({names[0]: Discrete(tuple(map(str, range(int(highest) + 1))))}), list(episodes)
+    return ActionSpace({ACTION: Box(tuple(names))}), list(episodes)
+
+
+def _are_choices(values: np.ndarray) -> bool:
+    return bool((values >= 0).all() and (values == np.rint(values)).all())
+
+
+def name_entries(features: Mapping[str, Feature], entries: Mapping[str, Sequence[str]]) -> dict[str, Feature]:
+    """The features with names for their entries where there is one for each."""
+    return {
+        name: Feature(feature.dtype, feature.shape, list(entries[name]), feature.info)
+        if name in entries and feature.shape == (len(entries[name]),)
+        else feature
+        for name, feature in features.items()
+    }
+
+
+def constant_entries(episodes: Sequence[Mapping[str, np.ndarray]], names: Sequence[str]) -> list[str]:
+    """Sentences on entries of `observation.state` that never change: kept, but no system can learn from them."""
+    states = [episode[STATE] for episode in episodes if STATE in episode]
+    if not states or states[0].ndim != 2 or len(names) != states[0].shape[1]:
+        return []
+    still = np.all([(state == states[0][0]).all(0) for state in states], axis=0)
+    return [f"{name!r} is constant and kept." for name, constant in zip(names, still, strict=True) if constant]

@@ -1,0 +1,148 @@
+"""What every command has in common: help, exit codes, errors in one sentence, a quick start."""
+
+import errno
+import json
+import subprocess
+import sys
+
+import pytest
+
+from retrodict.cli import COMMANDS, main
+from retrodict.trajectories import stores
+
+
+@pytest.fixture
+def swing(tmp_path):
+    path = tmp_path / "swing.csv"
+    path.write_text("time,x,action\n" + "".join(f"{i / 10},{i * 0.3},{i % 2}\n" for i in range(20)))
+    return path
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_explains_with_an_example(name, capsys):
+    assert main([name, "--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"Example: retrodict {name}" in shown or f"example: retrodict {name}" in shown
+
+
+def test_overview_names_every_command(capsys):
+    assert main([]) == main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"  {name} " in shown for name in COMMANDS)
+
+
+@pytest.mark.parametrize("line", ["--help", "info --help", "label --help", "evaluate --help"])
+def test_help_does_not_wait_for_torch(line):
+    slow = ["torch", "pyarrow", "matplotlib"]
+    code = f"import sys; from retrodict.cli import main; main({line.split()}); print([m for m in {slow} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_misspelt_command_is_answered_with_the_likely_one(capsys):
+    assert main(["lable", "play"]) == 2
+    assert "did you mean 'label'?" in capsys.readouterr().err
+
+
+def test_a_misspelt_option_exits_with_2(swing, capsys):
+    assert main(["info", str(swing), "--jsn"]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "info nowhere",
+        "convert nowhere there",
+        "align nowhere",
+        "label nowhere --out there",
+        "train vpt nowhere --out there",
+        "train nothing nowhere --out there",
+        "evaluate nowhere vizdoom/health-gathering",
+        "record nowhere/at-all --out there",
+        "systems nothing",
+        "reproduce nothing",
+    ],
+)
+def test_what_the_user_can_mend_is_one_sentence_and_2(line, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(line.split()) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert len(said.err.splitlines()) == 1
+    assert said.err.startswith(f"retrodict {line.split()[0]}: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("name", "sentence"), [("info", "nothing was changed"), ("convert", "the same command carries on")])
+def test_ctrl_c_is_130_and_says_what_is_kept(name, sentence, swing, tmp_path, monkeypatch, capsys):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stores, "open", stopped)
+    monkeypatch.setattr(stores, "convert", stopped)
+    arguments = [name, str(swing), str(tmp_path / "out")] if name == "convert" else [name, str(swing)]
+    assert main(arguments) == 130
+    assert sentence in capsys.readouterr().err
+
+
+def test_a_full_disk_is_said_in_a_sentence(swing, monkeypatch, capsys):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device", "/data/out")
+
+    monkeypatch.setattr(stores, "open", full)
+    assert main(["info", str(swing)]) == 2
+    assert capsys.readouterr().err == "retrodict info: /data/out: No space left on device.\n"
+
+
+def test_a_fault_of_ours_is_not_hidden(swing, monkeypatch):
+    def broken(*_, **__):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(stores, "open", broken)
+    with pytest.raises(ZeroDivisionError):
+        main(["info", str(swing)])
+
+
+def test_output_may_be_cut_off_by_its_reader(swing):
+    line = f"{sys.executable} -m retrodict.cli info {swing} --json --episodes | head -c 1"
+    done = subprocess.run(["bash", "-c", f"set -o pipefail; {line}"], capture_output=True, text=True)
+    assert "Traceback" not in done.stderr
+
+
+def test_info_as_json_is_what_a_script_wants(swing, capsys):
+    assert main(["info", str(swing), "--json", "--episodes"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["episodes"], said["steps"], said["fps"]) == (1, 20, 10.0)
+    assert said["features"]["observation.state"] == {"dtype": "float64", "shape": [1], "names": ["x"], "episodes": 1}
+    assert said["labels"] == {"recorded": 20, "inferred": 0, "corrected": 0, "confidence": None}
+    assert said["episode_list"] == [{"episode": 0, "steps": 20, "task": None, "domain": None, "lacks": []}]
+    assert any("taken for the clock" in sentence for sentence in said["guessed"])
+
+
+def test_info_for_people_says_what_is_unknown_and_guessed(swing, capsys):
+    assert main(["info", str(swing)]) == 0
+    shown = capsys.readouterr().out
+    assert "1 episode; 20 steps; 10 per second" in shown
+    assert "timing: unknown" in shown
+    assert "Guessed" in shown
+
+
+def test_convert_shows_its_guesses_and_writes(swing, tmp_path, capsys):
+    assert main(["convert", str(swing), str(tmp_path / "out"), "--dry-run"]) == 0
+    assert "guessed: " in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()
+    assert main(["convert", str(swing), str(tmp_path / "out")]) == 0
+    assert stores.open(tmp_path / "out").steps == 20
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*")}
+    assert main(["convert", str(swing), str(tmp_path / "out")]) == 2
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*")} == before
+
+
+def test_systems_are_listed_for_people_and_scripts(capsys):
+    assert main(["systems"]) == 0
+    assert "vpt" in capsys.readouterr().out
+    assert main(["systems", "--role", "Policy", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found
+    assert all("Policy" in entry["roles"] for entry in found)

@@ -1,0 +1,221 @@
+import builtins
+import dataclasses
+import pickle
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from retrodict.systems import REGISTRY, Card, Spec, catalogue, contract
+from retrodict.systems.checks import CHECKS, SPACES, ContractBroken, Subject, check_system, tiny_recordings
+from retrodict.trajectories.features import STATE
+
+from .toys import TOYS, ToyInverse, ToyPolicy, card
+
+EXAMPLES = {}
+"""Slug -> a function that makes an instance small enough to be fitted dozens of times; where there is none, `small` serves."""
+
+
+def small(kind):
+    """An instance whose training is cut short, where it has steps and a batch."""
+    names = {f.name for f in dataclasses.fields(kind)}
+    return kind(**{name: value for name, value in {"steps": 4, "batch": 4, "warmup": 1}.items() if name in names})
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch):
+    for slug, toy in TOYS.items():
+        monkeypatch.setitem(REGISTRY, slug, toy)
+
+
+@pytest.fixture(scope="module")
+def subjects(tmp_path_factory):
+    made = {}
+
+    def of(slug):
+        if slug not in made:
+            system = EXAMPLES[slug]() if slug in EXAMPLES else small((TOYS | catalogue())[slug])
+            made[slug] = Subject(system, None, tmp_path_factory.mktemp(slug))
+        return made[slug]
+
+    return of
+
+
+@pytest.mark.parametrize("name", CHECKS)
+@pytest.mark.parametrize("slug", [*TOYS, *catalogue()])
+def test_every_system_keeps_the_contract(subjects, slug, name):
+    subjects(slug).run(name)
+
+
+def test_the_toys_are_no_part_of_the_catalogue():
+    assert not TOYS.keys() & catalogue().keys()
+
+
+def test_all_checks_are_run_on_recordings_of_ones_own():
+    assert check_system(ToyInverse(), tiny_recordings(SPACES["continuous"], images=False)) == tuple(CHECKS)
+
+
+# ---- every check can fail ---------------------------------------------------------------------------------------------
+
+
+def broken(base=ToyInverse, **changes):
+    """A toy that is changed in one way."""
+    kind = type(base.__name__, (base,), {"__module__": __name__, "__annotations__": {}, **changes})
+    kind = dataclasses.dataclass(kind)
+    REGISTRY["broken"] = kind
+    return kind
+
+
+@pytest.fixture(autouse=True)
+def forgotten():
+    yield
+    REGISTRY.pop("broken", None)
+
+
+def changed(**entries):
+    return Card(**{**dataclasses.asdict(card("broken")), **entries})
+
+
+def greedy_fit(self, recordings, **more):
+    for episode in recordings:
+        _ = episode["privileged.truth"]
+    return ToyInverse.fit(self, recordings, **more)
+
+
+def hopeful_fit(self, recordings, **more):
+    """What it does not like it leaves out, without a word."""
+    return ToyInverse.fit(self, GOOD if not isinstance(recordings, type(GOOD)) or not len(recordings) else recordings, **more)
+
+
+def mending_fit(self, recordings, **more):
+    values = [np.nan_to_num(episode[STATE]) if STATE in episode else None for episode in recordings]
+    return ToyInverse.fit(self, recordings.with_column(STATE, values), **more)
+
+
+def forgetful_state(self):
+    tensors, about = ToyInverse.state(self)
+    return {name: value.half().float() for name, value in tensors.items()}, about
+
+
+def lax_restore(self, tensors, about):
+    """What is missing stays as it was drawn."""
+    drawn = ToyInverse.build(self, Spec.from_json(about["spec"])).state_dict()
+    ToyInverse.restore(self, {**drawn, **tensors}, about)
+
+
+GOOD = tiny_recordings(SPACES["continuous"])
+
+
+def rough(self, recordings):
+    raise builtins.ValueError("operands could not be\nbroadcast")
+
+
+def unlooked(self, window):
+    from retrodict.roles import Inferred
+
+    self.check_fitted()
+    action = self.net_["head"](self.code(self.net_, window[STATE])).detach()
+    return Inferred(action, torch.full(action.shape[:2], 0.5))
+
+
+def over_sure(self, window):
+    answer = ToyInverse.infer(self, window)
+    return dataclasses.replace(answer, confidence=answer.confidence * 4)
+
+
+def hasty(self, window):
+    return ToyInverse.infer(self, window) if self.is_fitted else None
+
+
+def restless(self, net, batch):
+    return {"action": ToyInverse.loss(self, net, batch)["action"] * (1 + SYSTEM_RANDOM.random())}
+
+
+SYSTEM_RANDOM = random.SystemRandom()
+
+
+def seedless(self, recordings, world, validation, run):
+    self.seed, seed = 0, self.seed
+    ToyInverse.learn(self, recordings, world, validation, run)
+    self.seed = seed
+
+
+def counting(self, net, batch):
+    self.losses = getattr(self, "losses", 0) + 1
+    return {"action": ToyInverse.loss(self, net, batch)["action"] * self.losses}
+
+
+def boastful(self, *given):
+    ToyInverse.learn(self, *given)
+    self.learned_from_ = (("elsewhere", 7),)
+
+
+def tampering(self, *given):
+    ToyInverse.learn(self, *given)
+    self.width += 1
+
+
+def blind(self, observation):
+    self.check_fitted()
+    return torch.zeros(4, self.spec_.actions.width)
+
+
+def lax_admit(self, recordings):
+    return recordings.visible()
+
+
+BROKEN = [
+    ("card_is_complete", lambda: broken(card=changed(claim="")), "says nothing under 'claim'"),
+    ("card_is_complete", lambda: broken(card=changed(slug="Not A Slug")), "lower case"),
+    ("hyperparameters_are_json", lambda: lambda: broken(card=card("broken"))(width=np.ones(2)), "JSON cannot"),
+    ("asking_before_fit_says_so", lambda: broken(card=card("broken"), infer=hasty), "infer before fit was accepted"),
+    ("asking_before_fit_says_so", lambda: broken(card=card("broken"), encode=lambda self, w: self.net_), "AttributeError"),
+    ("fits_and_answers", lambda: broken(card=card("broken"), infer=over_sure), "confidences"),
+    ("fits_and_answers", lambda: broken(card=card("broken"), encode=lambda self, w: torch.zeros(2)), "encode gave shape"),
+    ("fits_and_answers", lambda: broken(card=card("broken"), fit=lambda self, r, **m: ToyInverse().fit(r)), "system itself"),
+    ("fits_and_answers", lambda: broken(card=card("broken"), learn=tampering), "changes a hyperparameter"),
+    ("fits_and_answers", lambda: broken(card=card("broken"), prepare=rough), "ValueError: operands could not be broadcast"),
+    ("says_which_episodes_taught_it", lambda: broken(card=card("broken"), learn=boastful), "learned_from_"),
+    ("repeats_under_a_seed", lambda: broken(card=card("broken"), loss=restless), "two fits with one seed differ"),
+    ("repeats_under_a_seed", lambda: broken(card=card("broken"), learn=seedless), "another seed makes no difference"),
+    ("resumes_after_an_interruption", lambda: broken(card=card("broken"), loss=counting), "interrupted and resumed differs"),
+    ("cannot_read_what_is_privileged", lambda: broken(card=card("broken"), fit=greedy_fit), "read a privileged"),
+    ("survives_saving_and_loading", lambda: broken(card=card("broken"), state=forgetful_state), "loaded system differs in"),
+    (
+        "loading_refuses_what_is_damaged_and_runs_no_code",
+        lambda: broken(card=card("broken"), restore=lax_restore),
+        "lack a tensor was accepted",
+    ),
+    ("refuses_empty_recordings", lambda: broken(card=card("broken"), fit=hopeful_fit), "no episodes was accepted"),
+    ("refuses_missing_features", lambda: broken(card=card("broken"), admit=lax_admit), "not in a RetrodictError"),
+    ("refuses_nan", lambda: broken(card=card("broken"), fit=mending_fit), "NaN in 'observation.state' was accepted"),
+    ("refuses_other_dtypes", lambda: broken(card=card("broken"), admit=lax_admit), "text in 'observation.state'"),
+    ("refuses_other_dtypes", lambda: broken(ToyPolicy, card=card("broken"), admit=lax_admit), "camera frames as floats"),
+    ("refuses_windows_unlike_those_it_learned_from", lambda: broken(card=card("broken"), infer=unlooked), "KeyError"),
+    (
+        "refuses_windows_unlike_those_it_learned_from",
+        lambda: broken(ToyPolicy, card=card("broken"), act=blind, reset=lambda self, mask=None: None),
+        "whatever",
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "make", "sentence"), BROKEN)
+def test_the_check_finds_what_is_broken(tmp_path, name, make, sentence):
+    subject = Subject(make()(), GOOD, tmp_path)
+    with pytest.raises(ContractBroken, match=f"breaks the contract in '{name}'") as raised:
+        subject.run(name)
+    assert sentence in str(raised.value)
+
+
+def test_code_that_runs_while_loading_is_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(contract, "load_file", lambda path: pickle.loads(Path(path).read_bytes()))
+    subject = Subject(ToyInverse(), GOOD, tmp_path)
+    with pytest.raises(ContractBroken, match="ran code from the folder"):
+        subject.run("loading_refuses_what_is_damaged_and_runs_no_code")
+
+
+def test_every_check_was_seen_to_fail():
+    assert {name for name, _, _ in BROKEN} == set(CHECKS)
