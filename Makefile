@@ -34,6 +34,7 @@ docs: $(VENV)/.installed  ## the documentation, in site/
 
 interop: $(VENV)/.installed  ## what we write opens in LeRobot and Minari, and the other way round (own environment, minutes)
 	bash interop/run.sh
+	$(BIN)/python interop/minari_check.py
 
 benchmarks: $(VENV)/.installed interop  ## side by side with peers, on a quiet machine; writes results/benchmarks/
 	$(BIN)/python benchmarks/window_reading.py

@@ -225,7 +225,7 @@ def cold(folder: Path, work: Path, rounds: int) -> dict[str, float]:
 
 
 def memory_here(folder: Path) -> dict[str, float]:
-    """Most resident memory of this process, in MB, while it reads every window once in random order: anonymous and file-backed."""
+    """Most resident memory of this process, in MB, anonymous and file-backed, while it reads every window once, shuffled."""
     most = {"VmRSS": 0.0}
     windows = lerobot.read(folder).windows(Window(FRAMES - 1, 0, (CAMERA, STATE, ACTION)), BATCH)
     for _ in windows:

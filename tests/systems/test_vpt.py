@@ -32,7 +32,7 @@ def labels(model, data):
 
 @pytest.fixture(scope="module")
 def learned():
-    return tiny(numbers=False, steps=300, batch=16).fit(recordings(20, seed=0), run=QUIET)
+    return tiny(numbers=False, steps=250, batch=12).fit(recordings(20, seed=0), run=QUIET)
 
 
 def test_it_learns_what_moved_the_square(learned):
@@ -43,6 +43,7 @@ def test_it_learns_what_moved_the_square(learned):
     right = (np.abs(action - true) < 1e-4).all(1)[seen]
     chance = np.unique(true[seen], axis=0, return_counts=True)[1].max() / seen.sum()
     assert chance < 0.25
+    print(right.mean(), confidence[seen].mean())
     assert right.mean() > 0.8
     assert abs(confidence[seen].mean() - right.mean()) < 0.15
     assert confidence[seen][right].mean() > confidence[seen][~right].mean()
@@ -95,7 +96,7 @@ def test_images_numbers_or_both(without):
 
 def test_numbers_alone_suffice():
     data = recordings(20, seed=0, without=(EYE,))
-    model = tiny(steps=300, batch=32).fit(data, run=QUIET)
+    model = tiny(steps=300, batch=16).fit(data, run=QUIET)
     action, _ = labels(model, held_out := recordings(3, seed=1, without=(EYE,)))
     true = np.concatenate([e["action"] for e in held_out])
     assert (np.abs(action - true) < 1e-4).all(1).mean() > 0.5
@@ -118,7 +119,7 @@ def test_choices_and_continuous_actions_with_confidence():
     move = np.diff(state, axis=0, append=state[-1:]) * 10 + 3
     action = np.concatenate([(move[:, :1] > 3), move], 1).astype(np.float32)
     data = from_arrays([{"observation.state": state, "action": action}], actions=space)
-    model = tiny(steps=300, batch=16).fit(data, run=QUIET)
+    model = tiny(steps=200, batch=16).fit(data, run=QUIET)
     inferred, confidence = labels(model, data)
     assert np.corrcoef(inferred[:-1, 1], action[:-1, 1])[0, 1] > 0.8
     assert (inferred[:-1, 0] == action[:-1, 0]).mean() > 0.8
@@ -134,33 +135,31 @@ def test_frames_are_brought_to_size_whether_given_as_recorded_or_not():
     torch.testing.assert_close(model.infer(native).confidence, model.infer(sized).confidence)
 
 
-def test_weights_and_gaps_decide_what_is_learned():
-    good, bad = recordings(6, seed=0, without=(EYE,)), recordings(6, seed=1, without=(EYE,))
-    wrong = [1 - e["action"] for e in bad]
-    for w in wrong:
-        w[:, 2] = -e_turn(w)
-    arrays = [{n: e[n] for n in ("observation.state", "action")} for e in good]
-    poison = [{"observation.state": e["observation.state"], "action": w} for e, w in zip(bad, wrong, strict=True)]
+def test_what_has_no_weight_or_is_missing_is_as_if_it_were_not_there():
+    good = [{n: e[n] for n in ("observation.state", "action")} for e in recordings(6, seed=0, without=(EYE,))]
+    wrong = [{**e, "action": e["action"][::-1].copy()} for e in good]
 
-    def fitted(*extra):
-        return tiny(steps=40, batch=32).fit(from_arrays([*arrays, *extra], actions=SPACE), run=QUIET)
+    def confidence(episodes):
+        model = tiny(steps=30, batch=16).fit(from_arrays(episodes, actions=SPACE), run=QUIET)
+        return model.infer(from_arrays(good, actions=SPACE).windows(model.reads, 64).at(0)).confidence
 
-    weighted = [{**e, "sample.weight": np.ones((40, 1), np.float32)} for e in arrays]
-    weighted += [{**e, "sample.weight": np.zeros((40, 1), np.float32)} for e in poison]
-    gaps = [{**e, "valid.action": np.zeros(40, bool)} for e in poison]
-    clean = fitted()
-    window = good.windows(clean.reads, 16).at(0)
-    expected = clean.infer(window).confidence
-    by_weight = tiny(steps=40, batch=32).fit(from_arrays(weighted, actions=SPACE), run=QUIET)
-    for model in (by_weight, fitted(*gaps)):
-        model.net_.observations.load_state_dict(model.net_.observations.state_dict())
-        own = model.infer(window).action
-        assert own.shape == clean.infer(window).action.shape
-    assert not torch.allclose(fitted(*poison).infer(window).confidence, expected, atol=1e-3)
+    expected = confidence(good)
+    weighted = [{**e, "sample.weight": np.ones(40, np.float32)} for e in good]
+    weighted += [{**e, "sample.weight": np.zeros(40, np.float32)} for e in wrong]
+    gaps = [*good, *({**e, "valid.action": np.zeros(40, bool)} for e in wrong)]
+    torch.testing.assert_close(confidence(weighted), expected, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(confidence(gaps), expected, atol=1e-3, rtol=1e-3)
+    assert not torch.allclose(confidence([*good, *wrong]), expected, atol=1e-2)
 
 
-def e_turn(action):
-    return action[:, 2]
+def test_steps_count_by_their_weight(learned):
+    data = recordings(3, seed=6)
+    batch = data.windows(learned.window(learned.spec_), 8).at(0)
+    weight = torch.rand(8, 6)
+    dist = learned._happened(learned.net_, batch)
+    each = -dist.parts["mouse"].log_prob(batch["action"][..., 2:]) * batch["mask"]
+    weighted = learned.loss(learned.net_, {**batch, "sample.weight": weight[..., None]})["mouse"]
+    torch.testing.assert_close(weighted, (each * weight).sum() / (weight * batch["mask"]).sum())
 
 
 class TestBadInput:
@@ -178,7 +177,7 @@ class TestBadInput:
     def test_float_frames(self, learned):
         with pytest.raises(DataError, match="float32.*uint8"):
             learned.infer({EYE: torch.rand(1, 6, 3, 12, 12)})
-        floats = [{EYE: np.random.rand(9, 12, 12, 3).astype(np.float32), "action": np.zeros((9, 3), np.float32)}]
+        floats = [{EYE: np.random.default_rng(0).random((9, 12, 12, 3), np.float32), "action": np.zeros((9, 3), np.float32)}]
         with pytest.raises(DataError, match=r"float|camera"):
             tiny(cameras=("eye",)).fit(from_arrays(floats, actions=SPACE))
 
@@ -228,7 +227,10 @@ class TestBadInput:
 
     @pytest.mark.parametrize(("space", "value"), [(MultiBinary(("a",)), 0.5), (Discrete(("a", "b")), 2.0)])
     def test_impossible_buttons_and_choices(self, space, value):
-        arrays = {"observation.state": np.random.rand(9, 2).astype(np.float32), "action": np.full((9, 1), value, np.float32)}
+        arrays = {
+            "observation.state": np.random.default_rng(0).random((9, 2), np.float32),
+            "action": np.full((9, 1), value, np.float32),
+        }
         with pytest.raises(DataError, match=f"episode 0.*'part' of an action is {value:g}"):
             tiny().fit(from_arrays([arrays], actions=ActionSpace({"part": space})), run=QUIET)
 
@@ -265,7 +267,8 @@ class Means(System, Encoder):
         return Window(features=(EYE,))
 
     def encode(self, window):
-        return torch.nn.functional.adaptive_avg_pool2d(window[EYE].float() / 255, 6).flatten(2)
+        small = torch.nn.functional.adaptive_avg_pool2d(window[EYE].flatten(0, 1).float() / 255, 6)
+        return small.reshape(*window[EYE].shape[:2], -1)
 
 
 def test_an_encoder_takes_the_place_of_the_image_network(tmp_path):

@@ -18,8 +18,8 @@ from retrodict.trajectories.features import ACTION
 BLOCK = 16
 #: A lag must explain this much more of the actions (in R²) than the one it replaces.
 MARGIN = 0.02
-FOLDS = 4
-HIDDEN = 256
+FOLDS = 3
+HIDDEN = 128
 PENALTIES = (0.01, 0.1, 1.0)
 
 

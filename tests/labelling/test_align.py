@@ -1,0 +1,138 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from labelling_toy import play
+
+from retrodict.errors import DataError
+from retrodict.labelling import align, check_alignment, mend
+from retrodict.trajectories import ActionSpace, Box, Discrete, from_arrays
+
+STEPS, SIZE = 100, 32
+MOVES = np.array([[0, 0], [2, 0], [-2, 0], [0, 2], [0, -2]], float)
+SPACES = {
+    "continuous": ActionSpace({"move": Box(("x", "y"), -2, 2)}),
+    "discrete": ActionSpace({"go": Discrete(("stay", "right", "left", "down", "up"))}),
+}
+
+
+def pushed(kind, rng, hold):
+    """Video of a square that is pushed about (over the edge it comes back in), and the pushes, each held for `hold` steps."""
+    if kind == "continuous":
+        action = np.repeat(rng.uniform(-2, 2, (STEPS // hold + 1, 2)), hold, 0)[:STEPS]
+        move = action
+    else:
+        action = np.repeat(rng.integers(0, 5, STEPS // hold + 1), hold)[:STEPS, None]
+        move = MOVES[action[:, 0]]
+    place = np.cumsum(np.concatenate([rng.uniform(0, SIZE, (1, 2)), move[:-1]]), 0)
+    grid = np.stack(np.meshgrid(np.arange(SIZE), np.arange(SIZE)), -1)
+    away = np.abs((grid - place[:, None, None] + SIZE / 2) % SIZE - SIZE / 2)
+    light = np.where((away < 4).all(-1), 220, 40)[..., None] + rng.normal(0, 4, (STEPS, SIZE, SIZE, 3))
+    return np.clip(light, 0, 255).astype(np.uint8), action.astype(np.float32)
+
+
+def videos(kind="continuous", lags=(0,) * 6, *, seed=0, hold=3, leads=None):
+    """Episodes whose actions were moved by these lags; a positive one writes them late."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for lag in lags:
+        video, action = pushed(kind, rng, hold)
+        made.append({"observation.images.top": video, "action": np.roll(action, lag, 0)})
+    return from_arrays(made, fps=20, actions=replace(SPACES[kind], leads=leads), source="videos")
+
+
+@pytest.mark.parametrize("kind", ["continuous", "discrete"])
+@pytest.mark.parametrize("lag", [-2, 0, 1, 3])
+def test_a_known_shift_is_found_in_every_episode(kind, lag):
+    found = align(videos(kind, (lag,) * 6))
+    assert found.lag == lag
+    assert [episode.lag for episode in found.episodes.values()] == [lag] * 6
+    assert max(found.scores, key=found.scores.get) == lag
+    assert found.scores[lag] > 0.5
+    assert found.in_step == (lag == 0)
+
+
+@pytest.mark.parametrize("kind", ["continuous", "discrete"])
+def test_single_episodes_are_named(kind):
+    found = align(videos(kind, (0, 0, 2, 0, -1, 0, 0, 0)))
+    assert {i: e.lag for i, e in found.out_of_step.items()} == {2: 2, 4: -1}
+    assert "in 2 of 8 episodes" in str(found)
+    assert "episode 2 of videos" in str(found)
+
+
+def test_what_is_in_step_is_not_mended_by_noise():
+    for seed in range(8):
+        kind = ("continuous", "discrete")[seed % 2]
+        recordings = videos(kind, (0,) * 4, seed=seed, hold=(2, 10)[seed // 2 % 2])
+        assert not align(recordings).out_of_step
+        assert check_alignment(recordings) is None
+
+
+def test_actions_that_do_not_show_are_not_judged():
+    rng = np.random.default_rng(0)
+    strange = videos().with_column("action", [rng.normal(size=(STEPS, 2)).astype(np.float32) for _ in range(6)])
+    found = align(strange)
+    assert (found.lag, found.in_step) == (None, None)
+    assert "cannot be told" in str(found)
+    assert check_alignment(strange) is None
+    with pytest.raises(DataError, match="cannot be told"):
+        mend(strange, found)
+
+
+@pytest.mark.parametrize("lag", [-2, 1])
+def test_mending_moves_actions_back_and_drops_the_ends(lag):
+    straight, shifted = videos(lags=(0,) * 4), videos(lags=(0, 0, lag, lag))
+    found = align(shifted)
+    mended = mend(shifted, found)
+    for i, episode in enumerate(mended):
+        gone = abs(lag) if i >= 2 else 0
+        assert episode.length == STEPS - gone
+        begin = max(0, -lag) if gone else 0
+        for name in ("action", "observation.images.top"):
+            assert (episode[name] == straight[i][name][begin : begin + episode.length]).all()
+        assert episode.meta.get("alignment/lag", 0) == (lag if gone else 0)
+    assert mended.meta["alignment"]["moved"] == {"2": lag, "3": lag}
+    assert mended.actions.leads is True
+    assert align(mended).in_step
+
+
+def test_the_convention_that_the_space_states_is_what_is_expected():
+    led = videos(lags=(1,) * 5, leads=False)
+    assert align(led).in_step
+    assert check_alignment(led) is None
+    undeclared = videos(lags=(1,) * 5)
+    assert "led to its own row" in check_alignment(undeclared)
+    wrongly = videos(lags=(0,) * 5, leads=False)
+    assert align(wrongly).in_step is False
+
+
+def test_states_do_where_there_is_no_camera_and_one_episode_is_enough():
+    recordings, truth = play(1, 400, labelled=1, noise=0.01)
+    late = recordings.with_column("action", [np.roll(truth[0], 2, 0)])
+    assert align(recordings).lag == 0
+    found = align(late)
+    assert (found.lag, found.watched) == (2, ("observation.state",))
+
+
+def test_an_action_that_sets_a_force_is_told_from_its_neighbours():
+    """The change of place shows all forces so far; only its own change shows the latest."""
+    rng = np.random.default_rng(0)
+    made = []
+    for _ in range(6):
+        force = rng.normal(size=(120, 1))
+        speed = np.cumsum(np.concatenate([np.zeros((1, 1)), force[:-1]]), 0)
+        place = np.cumsum(speed, 0)  # place[t+1] - place[t] = speed[t+1], which force[t] has changed
+        made.append({"observation.state": (place / 50).astype(np.float32), "action": np.roll(force, 1, 0).astype(np.float32)})
+    assert align(from_arrays(made)).lag == 1
+
+
+def test_refusals():
+    with pytest.raises(DataError, match="at least 24 steps"):
+        align(from_arrays([{"observation.state": np.zeros((5, 1)), "action": np.zeros((5, 1))}]))
+    with pytest.raises(DataError, match="camera frames or observations"):
+        align(from_arrays([{"action": np.zeros((50, 1))}]))
+    still = from_arrays([{"observation.state": np.random.default_rng(0).normal(size=(99, 2)), "action": np.zeros((99, 1))}])
+    with pytest.raises(DataError, match="never change"):
+        align(still)
+    assert check_alignment(still) is None
+    assert check_alignment(still.without("action")) is None
