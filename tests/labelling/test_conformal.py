@@ -18,7 +18,7 @@ def wander(rng, memory, steps, count):
 
 
 def world(rng, episodes, *, memory=0.9, between=0.0, steps=120, base=-2.2):
-    """Episodes of (score, wrong): difficulty wanders within and differs between episodes, errors clump beyond what scores tell."""
+    """Episodes of (score, wrong): difficulty wanders within and differs between them, errors clump beyond what scores tell."""
     out = []
     for _ in range(episodes):
         n = int(steps * rng.uniform(0.6, 1.4))

@@ -205,7 +205,7 @@ class TestBadInput:
         space = ActionSpace({"tool": Discrete(("axe", "pick", "rod"))})
         arrays = [
             {
-                "observation.state": np.random.rand(20, 2).astype(np.float32),
+                "observation.state": np.linspace(0, 1, 40, dtype=np.float32).reshape(20, 2),
                 "action": np.arange(20.0, dtype=np.float32)[:, None] % 2,
             }
         ]

@@ -1,4 +1,4 @@
-"""Released weights: names and shapes as facts of openai/Video-Pre-Training, and a forward pass written out from its description."""
+"""Released weights: names and shapes as facts of openai/Video-Pre-Training, and a forward pass written from its description."""
 
 import json
 import pickle
