@@ -61,9 +61,9 @@ def test_single_episodes_are_named(kind):
 
 
 def test_what_is_in_step_is_not_mended_by_noise():
-    for seed in range(8):
+    for seed in range(4):
         kind = ("continuous", "discrete")[seed % 2]
-        recordings = videos(kind, (0,) * 4, seed=seed, hold=(2, 10)[seed // 2 % 2])
+        recordings = videos(kind, (0,) * 4, seed=seed, hold=(2, 10)[seed // 2])
         assert not align(recordings).out_of_step
         assert check_alignment(recordings) is None
 

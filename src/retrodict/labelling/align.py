@@ -147,7 +147,7 @@ def align(recordings: Recordings, lags: Sequence[int] = LAGS, *, most_steps: int
 
     whole, visible = _at_every_lag(probes, data, lags, sum(total), FALSE_ALARM / len(lags))
     scores = {k: float(whole[k].sum()) / sum(total) for k in lags}
-    if not visible:
+    if not visible or max(scores.values()) <= 0:
         return Alignment(None, expected, scores, {}, names)
     lag = better(whole, sum(total), expected, FALSE_ALARM / len(lags))
 
