@@ -126,6 +126,21 @@ def test_an_action_that_sets_a_force_is_told_from_its_neighbours():
     assert align(from_arrays(made)).lag == 1
 
 
+@pytest.mark.slow
+def test_a_real_game_is_in_step_and_its_shifts_are_found(tmp_path, monkeypatch):
+    pytest.importorskip("vizdoom")
+    from retrodict.trajectories.stores import lerobot
+    from retrodict.worlds import record
+
+    monkeypatch.setenv("RETRODICT_CACHE", str(tmp_path / "cache"))
+    record("vizdoom/health-gathering", tmp_path / "game", 6, workers=0, max_steps=150, progress=False)
+    game = lerobot.read(tmp_path / "game")
+    assert align(game).in_step
+    lags = (0, 2, 0, 0, -1, 0)
+    shifted = game.with_column("action", [np.roll(e["action"], k, 0) for e, k in zip(game, lags, strict=True)])
+    assert [episode.lag for episode in align(shifted).episodes.values()] == list(lags)
+
+
 def test_refusals():
     with pytest.raises(DataError, match="at least 24 steps"):
         align(from_arrays([{"observation.state": np.zeros((5, 1)), "action": np.zeros((5, 1))}]))

@@ -117,6 +117,9 @@ def test_the_summary_answers_what_people_ask(toy):
     assert set(summary.part_errors) == {"jump", "turn"}
     json.dumps(summary.to_json(), allow_nan=False)
     assert summary.expected_error == pytest.approx(0.05, abs=0.06)
+    assert summary.chosen_on == 0
+    toy.heldout_ = tuple(episode.identity for episode in recordings.episodes[2:5])
+    assert "3 of them also chose which weights were kept" in str(label(recordings, toy).summary)
 
 
 def test_on_disk_it_is_what_it_is_in_memory(toy, tmp_path):

@@ -231,6 +231,7 @@ def _summary(
         expected_error=doubt / kept if judged and kept else None,
         rule=str(judged.rule) if judged else "",
         calibration=judged.calibration if judged else None,
+        chosen_on=len({episode.identity for episode in job.held} & set(job.model.heldout_)),
         part_errors=judged.part_errors(promise.threshold if promise else -math.inf) if judged else {},
         promise=promise,
         warnings=notes,
