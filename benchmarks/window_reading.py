@@ -3,13 +3,16 @@
     python benchmarks/window_reading.py            # writes results/benchmarks/window_reading.json; minutes, on a quiet machine
 
 One dataset of 20 episodes of 100 frames of 96x96 video and one ten times as large, both LeRobotDataset v3.0 on disk and read by
-all. A window is 4 frames, states and actions; batches of 64. Everything is measured side by side: in every round each reader has
-its turn, and medians over the rounds are compared. Needs `.venv-lerobot` (`make interop`) and pylance.
+all. A window is 4 frames, states and actions; batches of 64, each held until the next is there. Everything is measured side by
+side: in every round each reader has its turn, and medians over the rounds are compared. Ours is judged as a user iterates, with
+the default thread that is ahead; without it is measured beside. Of LeRobot's numbers of workers the better counts. Needs
+`.venv-lerobot` (`make interop`) and pylance.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -83,32 +86,24 @@ def arrays(recordings: Recordings) -> dict[str, np.ndarray]:
 # ---- the readers --------------------------------------------------------------------------------------------------------
 
 
-def timed(batch: Callable[[int], Any]) -> Reader:
-    """A reader that makes batch after batch."""
+def timed(batches: Iterator[Any]) -> Reader:
+    """A reader of batches without end; as in a loop over them, one is held until the next is there."""
 
     def read(seconds: float) -> float:
-        began, step = time.perf_counter(), 0
+        began, count, batch = time.perf_counter(), 0, None
         while time.perf_counter() - began < seconds:
-            batch(step)
-            step += 1
-        return step * BATCH / (time.perf_counter() - began)
+            batch = next(batches)
+            count += 1
+        del batch
+        return count * BATCH / (time.perf_counter() - began)
 
     return read
 
 
-def ours(recordings: Recordings) -> Reader:
-    """As a user iterates: the batches come from a thread that is ahead."""
-    windows = recordings.windows(Window(FRAMES - 1, 0, (CAMERA, STATE, ACTION)), BATCH, order="replacement")
-
-    def read(seconds: float) -> float:
-        began, count = time.perf_counter(), 0
-        for batch in windows.stream():
-            count += len(batch["episode"])
-            if time.perf_counter() - began >= seconds:
-                break
-        return count / (time.perf_counter() - began)
-
-    return read
+def ours(recordings: Recordings, **options: Any) -> Reader:
+    """Windows; the few batches that a thread ahead has ready when the clock starts are too few to count."""
+    window = Window(FRAMES - 1, 0, (CAMERA, STATE, ACTION))
+    return timed(recordings.windows(window, BATCH, order="replacement", **options).stream())
 
 
 def random_rows(step: int, rows: int) -> np.ndarray:
@@ -121,7 +116,7 @@ def random_rows(step: int, rows: int) -> np.ndarray:
 def bare_gather(values: dict[str, np.ndarray]) -> Reader:
     """`numpy.take` from arrays in memory: what cannot be beaten."""
     rows = len(values[CAMERA])
-    return timed(lambda step: [np.take(array, random_rows(step, rows), axis=0) for array in values.values()])
+    return timed([np.take(array, random_rows(step, rows), axis=0) for array in values.values()] for step in itertools.count())
 
 
 def lance_table(values: dict[str, np.ndarray], folder: Path) -> Reader:
@@ -144,7 +139,7 @@ def lance_table(values: dict[str, np.ndarray], folder: Path) -> Reader:
 
     first = batch(0)[CAMERA].numpy().reshape(-1, SIDE, SIDE, 3)
     assert np.array_equal(first, values[CAMERA][random_rows(0, len(values[CAMERA]))]), "Lance reads other frames"
-    return timed(batch)
+    return timed(map(batch, itertools.count()))
 
 
 class LeRobot:
@@ -185,6 +180,7 @@ def warm(folder: Path, work: Path, rounds: int, seconds: float) -> dict[str, flo
     values = arrays(recordings)
     readers = {
         "ours": ours(recordings),
+        "ours, prefetch 0": ours(recordings, prefetch=0),
         "numpy.take": bare_gather(values),
         "lance": lance_table(values, work / f"{folder.name}.lance"),
     }
@@ -242,6 +238,11 @@ def memory(folder: Path) -> dict[str, float]:
     return measured
 
 
+def best(rates: dict[str, float], peer: str) -> float:
+    """Rate of a peer with the number of workers that serves it better."""
+    return max(rate for name, rate in rates.items() if name.startswith(peer))
+
+
 def check(name: str, value: float, asked: str, holds: bool) -> dict[str, Any]:
     print(f"{'holds' if holds else 'FAILS':6} {name}: {value:.2f} ({asked})")
     return {"name": name, "value": round(value, 3), "asked": asked, "holds": bool(holds)}
@@ -250,20 +251,15 @@ def check(name: str, value: float, asked: str, holds: bool) -> dict[str, Any]:
 def judged(measured: dict[str, dict[str, dict[str, float]]]) -> list[dict[str, Any]]:
     """The goals, each at the size where it is harder."""
 
-    def worst(ratio: Callable[[dict[str, float]], float]) -> float:
-        return min(ratio(rates) for rates in measured["windows per second"].values())
+    def worst(peer: str) -> float:
+        return min(rates["ours"] / best(rates, peer) for rates in measured["windows per second"].values())
 
-    def peer(rates: dict[str, float]) -> float:
-        return max(rate for name, rate in rates.items() if name.startswith("lerobot"))
-
-    robot = worst(lambda r: r["ours"] / peer(r))
-    table = worst(lambda r: r["ours"] / r["lance"])
-    bare = worst(lambda r: r["ours"] / r["numpy.take"])
+    robot, table, bare = worst("lerobot"), worst("lance"), worst("numpy.take")
     first = max(s["ours"] / s["PyAV"] for s in measured["seconds of the first pass"].values())
     resident = measured["resident MB"]
     growth = resident["10x"]["VmRSS"] / resident["1x"]["VmRSS"]
     return [
-        check("windows per second against LeRobotDataset (the better number of workers)", robot, ">= 50", robot >= 50),
+        check("windows per second against LeRobotDataset", robot, ">= 50", robot >= 50),
         check("windows per second against a Lance table", table, ">= 2", table >= 2),
         check("windows per second against a bare numpy.take in memory", bare, ">= 0.5", bare >= 0.5),
         check("first pass against plain sequential PyAV decoding, time", first, "<= 1.25", first <= 1.25),
@@ -303,9 +299,10 @@ def main() -> None:
     report = {
         "name": "window_reading",
         "work": f"random windows of {FRAMES} frames of {SIDE}x{SIDE}, state and action, batches of {BATCH}, windows per second; "
-        f"{EPISODES} episodes of {STEPS} frames (1x) and ten times as many (10x); each check at the size where it is harder",
+        f"{EPISODES} episodes of {STEPS} frames (1x) and ten times as many (10x); each check at the size where it is harder, "
+        "ours with its default prefetch, LeRobot with the better number of workers (`measured` has the others)",
         "ours": rates["ours"],
-        "peers": {name: rate for name, rate in rates.items() if name != "ours"},
+        "peers": {name: rate for name, rate in rates.items() if not name.startswith("ours")},
         "ratio": checks[0]["value"],
         "goal": "; ".join(f"{entry['name']} {entry['asked']}" for entry in checks),
         "holds": all(entry["holds"] for entry in checks),

@@ -63,8 +63,11 @@ def test_label_refuses_to_overwrite(work, capsys):
     (work / "labelled" / "mine.txt").write_text("keep me")
     assert retrodict(f"train vpt play --out inverse --steps 2 {TINY}") == 0
     assert retrodict("label play --model inverse --out labelled") == 2
-    assert (work / "labelled" / "mine.txt").read_text() == "keep me"
     assert "labelled exists already" in capsys.readouterr().err
+    assert retrodict("label play --out labelled") == 2, "said before a model is trained for it"
+    assert "labelled exists already" in capsys.readouterr().err
+    assert (work / "labelled" / "mine.txt").read_text() == "keep me"
+    assert not (work / "labelled.work").exists()
 
 
 def test_the_options_of_a_system_are_the_fields_of_its_dataclass(capsys):

@@ -155,7 +155,7 @@ def test_what_was_opened_longest_ago_is_evicted_first(tmp_path, cache, monkeypat
     for column in (kept, idle):
         column.take(np.arange(10))
         time.sleep(0.02)
-    frame_cache()._handles.clear()  # as another process that opens it later
+    frame_cache().held.clear()  # as another process that opens it later
     kept.take(np.arange(10))
     new.take(np.arange(10))
     VideoColumn([Clip(tmp_path / "a.mp4", 30, 10)], *SIZE).take(np.arange(10))
@@ -172,41 +172,56 @@ def test_a_senseless_bound_is_refused(bad, monkeypatch, tmp_path):
 
 
 READ = """
-import sys, numpy as np
-from retrodict.trajectories import frames, video
+import os, pathlib, signal, sys, time
+import numpy as np
 from retrodict.trajectories.frames import Clip, VideoColumn
-decode, count = video.decode, 0
-def counted(*a, **k):
-    global count
-    for frame in decode(*a, **k):
-        count += 1
-        if {die_after} and count == {die_after}: import os, signal; os.kill(os.getpid(), signal.SIGKILL)
+path, gate, die_in = sys.argv[1], pathlib.Path(sys.argv[2]), int(sys.argv[3])
+decode, made = VideoColumn._decode, []
+def slowly(self, block):
+    made.append(block)
+    for number, frame in enumerate(decode(self, block)):
+        if block == die_in and number == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.002)
         yield frame
-video.decode = counted
-clips = [Clip({path!r}, start, 10) for start in range(0, 70, 10)]
-rows = VideoColumn(clips, 32, 40).take(np.arange(70))
-print(count, int(rows.astype(np.int64).sum()))
+VideoColumn._decode = slowly
+column = VideoColumn([Clip(path, start, 10) for start in range(0, 70, 10)], 32, 40)
+gate.with_suffix(f".{os.getpid()}").touch()
+while not gate.exists():
+    time.sleep(0.001)
+total = int(column.take(np.arange(70)).astype(np.int64).sum())
+print(total, len(made))
 """
 
 
-def reader(path: Path, die_after: int = 0) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", READ.format(path=str(path), die_after=die_after)], stdout=subprocess.PIPE, text=True
-    )
+def reader(path: Path, die_in: int = -1) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", READ, str(path), str(path.with_name("gate")), str(die_in)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
-def test_two_processes_at_once_decode_each_frame_once_between_them(clips, tmp_path):
+def start_together(folder: Path, processes: int) -> None:
+    """Open the gate once all stand before it."""
+    while len(list(folder.glob("gate.*"))) < processes:
+        time.sleep(0.01)
+    (folder / "gate").touch()
+
+
+def test_two_processes_at_once_decode_each_clip_once_between_them(clips, tmp_path):
     total = int(np.stack(list(video.decode(tmp_path / "a.mp4"))).astype(np.int64).sum())
-    answers = [process.communicate(timeout=60)[0].split() for process in [reader(tmp_path / "a.mp4") for _ in range(2)]]
-    assert [int(answer[1]) for answer in answers] == [total, total]
-    assert sum(int(answer[0]) for answer in answers) == 70
+    processes = [reader(tmp_path / "a.mp4") for _ in range(2)]
+    start_together(tmp_path, 2)
+    answers = [process.communicate(timeout=60)[0].split() for process in processes]
+    assert [int(answer[0]) for answer in answers] == [total, total]
+    assert sum(int(answer[1]) for answer in answers) == 7
 
 
 def test_a_killed_builder_leaves_nothing_broken(clips, cache, tmp_path):
-    process = reader(tmp_path / "a.mp4", die_after=37)
+    process = reader(tmp_path / "a.mp4", die_in=3)
+    start_together(tmp_path, 1)
     process.wait(timeout=60)
     assert process.returncode == -signal.SIGKILL
-    assert list(cache.rglob("*.partial"))
+    (unfinished,) = cache.rglob("*.partial")
+    unfinished.with_name("of another clip.partial").touch()
     assert len(entries(cache)) == 3
     column = VideoColumn([Clip(tmp_path / "a.mp4", start, 10) for start in range(0, 70, 10)], *SIZE)
     assert np.array_equal(column.take(np.arange(70)), np.stack(list(video.decode(tmp_path / "a.mp4"))))
@@ -215,10 +230,16 @@ def test_a_killed_builder_leaves_nothing_broken(clips, cache, tmp_path):
 
 def test_an_entry_that_was_cut_off_is_made_again(clips, cache):
     VideoColumn(clips[0], *SIZE).take(np.arange(68))
-    frame_cache()._handles.clear()
+    frame_cache().held.clear()
     for path in entries(cache):
         path.write_bytes(b"short")
     assert np.array_equal(VideoColumn(clips[0], *SIZE).take(np.arange(68)), clips[1])
+
+
+def test_a_source_that_gives_too_little_is_refused_and_not_kept(cache):
+    with pytest.raises(DataError, match="gave 6 bytes of frames where 12"):
+        frame_cache().file("ab" * 16, 12, lambda: [np.zeros((1, 2, 3), np.uint8)])
+    assert not entries(cache)
 
 
 def camera_recordings(clips: tuple[list[Clip], np.ndarray]) -> Recordings:

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 
 from retrodict.errors import DataError
-from retrodict.trajectories import Recordings, Span, Window, from_arrays, from_samples
+from retrodict.trajectories import Recordings, Span, Window, from_arrays, from_samples, gathering
 from retrodict.trajectories.spans import Between
 
 STATE, ACTION = "observation.state", "action"
@@ -337,6 +337,20 @@ def test_what_cannot_be_read_is_refused_in_a_sentence():
     mixed = from_arrays([{STATE: np.zeros((3, 2))}], fps=1) + from_arrays([{ACTION: np.zeros((3, 2))}], fps=1)
     with pytest.raises(DataError, match="no episode has all of"):
         mixed.windows(Window(features=(STATE, ACTION)))
+
+
+def test_memory_is_used_again_only_when_nobody_holds_what_was_read_into_it(monkeypatch):
+    monkeypatch.setattr(gathering, "LARGE_BYTES", 1)
+    windows = ragged([60]).windows(Window(1, 0, (STATE,)), 8, prefetch=2)
+    held, addresses = [], set()
+    for step, batch in enumerate(windows.stream(0, 40)):
+        addresses.add(batch[STATE].data_ptr())
+        if step % 3 == 0:
+            held.append((step, batch[STATE][2:, 1:].numpy()))  # a view of a view is all that is kept
+    del batch
+    for step, values in held:
+        assert np.array_equal(values, windows.at(step)[STATE][2:, 1:])
+    assert len(held) <= len(addresses) < 40
 
 
 def test_an_iteration_that_is_left_ends_its_thread_and_an_error_reaches_the_reader():

@@ -18,6 +18,10 @@ OptionalPath = Annotated[Path | None, tyro.conf.arg(metavar="PATH")]
 HABITS = (tyro.conf.FlagCreatePairsOff,)
 
 
+CHECKPOINT_EVERY = 100
+"""Steps that a stopped training loses at most."""
+
+
 def parse(
     command: Callable[..., Any],
     argv: Sequence[str],

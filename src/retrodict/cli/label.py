@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from retrodict.cli import show
-from retrodict.cli.arguments import Number, OptionalPath, Out, Recorded, default_work, parse
+from retrodict.cli.arguments import CHECKPOINT_EVERY, Number, OptionalPath, Out, Recorded, default_work, parse
 
 if TYPE_CHECKING:
     from retrodict.systems import System
@@ -70,10 +70,13 @@ def label(
         json: print JSON.
     """
     from retrodict import labelling
+    from retrodict.errors import DataError
     from retrodict.systems import System
     from retrodict.trajectories.stores import open
 
     found = open(recordings)
+    if model is None and not overwrite and out.exists() and not default_work(out).exists():
+        raise DataError(f"{out} exists already; name another folder, or say --overwrite to replace it.")
     judged_on = open(calibration) if calibration is not None else None
     system = System.load(model) if model is not None else _trained(found, out, seed, keep=judged_on is None)
     with warnings.catch_warnings():
@@ -114,6 +117,6 @@ def _trained(recordings: Recordings, out: Path, seed: int, *, keep: bool) -> Sys
         raise DataError("no episode carries actions, so there is nothing to learn from; give a model with --model.")
     training = acting.split(CALIBRATION_SHARE, seed=seed)[0] if keep and len(acting) > 1 else acting
     work = default_work(out)
-    system = lookup("vpt")(seed=seed).fit(training, run=Run(folder=work / "training"))
+    system = lookup("vpt")(seed=seed).fit(training, run=Run(folder=work / "training", checkpoint_every=CHECKPOINT_EVERY))
     system.save(work / "model")
     return system

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 import tyro
 
 from retrodict.cli import show
-from retrodict.cli.arguments import OptionalPath, Out, Recorded, default_work, parse
+from retrodict.cli.arguments import CHECKPOINT_EVERY, OptionalPath, Out, Recorded, default_work, parse
 
 if TYPE_CHECKING:
     from retrodict.systems import System
@@ -64,7 +64,8 @@ def train(system: System, recordings: Path, out: Path, work: Path | None, device
     from retrodict.training.run import Run
     from retrodict.trajectories.stores import open
 
-    system.fit(open(recordings), run=Run(folder=work or default_work(out), devices=devices, precision=precision))
+    kept = Run(folder=work or default_work(out), checkpoint_every=CHECKPOINT_EVERY, devices=devices, precision=precision)
+    system.fit(open(recordings), run=kept)
     system.save(out)
     learned = show.count(len(system.learned_from_), "episode")
     show.say(f"{system.card.slug} learned from {learned} of {recordings} and stands in {out}.")

@@ -25,58 +25,71 @@ from retrodict.errors import DataError
 FOLDER = "RETRODICT_CACHE"
 LIMIT = "RETRODICT_CACHE_GB"
 DEFAULT_GB = 20.0
-OPEN_FILES = 256
+OPEN_FILES = 512
 WRITE_BYTES = 1 << 22  # written in large pieces, a file lies in large pieces in the system's memory and is read faster
 SUFFIX = ".u8"
+
+
+class Entry(FileIO):
+    """An open file of rows, closed when the last reader lets go of it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+
+    def __del__(self) -> None:
+        self.close()
 
 
 class FrameCache:
     """Entries of raw uint8 rows under a folder, at most `limit` bytes of them (one entry is always allowed).
 
     Threads and processes may use one folder at the same time.
+
+    Attributes:
+        held: entries that are open, by name, for those who read one again and again.
     """
 
     def __init__(self, folder: Path, limit: int) -> None:
         self.folder, self.limit = folder, limit
-        self._handles: dict[str, FileIO] = {}
+        self.held: dict[str, Entry] = {}
         self._guard = threading.Lock()
         self._bytes: int | None = None  # last known size of the whole folder; None: not counted yet
 
-    def file(self, name: str, size: int, build: Callable[[], Iterable[np.ndarray]]) -> FileIO:
-        """The open file of entry `name` (see `entry_name`) of `size` bytes; made of the rows of `build` where it is not there.
+    def file(self, name: str, size: int, build: Callable[[], Iterable[np.ndarray]]) -> Entry:
+        """The open entry `name` (see `entry_name`) of `size` bytes; made of the rows of `build` where it is not there.
 
-        Hold on to what is returned while reading: it is closed when the last reader lets go.
+        Hold on to what is returned while reading.
         """
-        handle = self._handles.get(name)
-        if handle is not None:
-            return handle
+        entry = self.held.get(name)
+        if entry is not None:
+            return entry
         path = self.folder / name[:2] / (name + SUFFIX)
-        handle = self._open(path, size)
-        while handle is None:  # again if it was evicted between making and opening
+        entry = self._open(path, size)
+        while entry is None:  # again if it was evicted between making and opening
             with self._shelf(path.parent):
-                handle = self._open(path, size)
-                if handle is None:
+                entry = self._open(path, size)
+                if entry is None:
                     self._make(path, size, build)
-                    handle = self._open(path, size)
+                    entry = self._open(path, size)
         with self._guard:
-            self._handles[name] = handle
-            if len(self._handles) > OPEN_FILES:
-                del self._handles[next(iter(self._handles))]
-        return handle
+            self.held[name] = entry
+            if len(self.held) > OPEN_FILES:
+                del self.held[next(iter(self.held))]
+        return entry
 
     def holds(self, name: str) -> bool:
         """True where the entry is there already."""
-        return name in self._handles or (self.folder / name[:2] / (name + SUFFIX)).exists()
+        return name in self.held or (self.folder / name[:2] / (name + SUFFIX)).exists()
 
-    def _open(self, path: Path, size: int) -> FileIO | None:
+    def _open(self, path: Path, size: int) -> Entry | None:
         try:
-            handle = FileIO(path)
+            entry = Entry(path)
         except FileNotFoundError:
             return None
-        if os.fstat(handle.fileno()).st_size != size:  # cut off by a full or failing disk
+        if os.fstat(entry.fileno()).st_size != size:  # cut off by a full or failing disk
             return None
-        os.utime(path)
-        return handle
+        os.utime(entry.fileno())
+        return entry
 
     @contextmanager
     def _shelf(self, shelf: Path) -> Iterator[None]:
@@ -95,6 +108,8 @@ class FrameCache:
             with open(partial, "wb", buffering=WRITE_BYTES) as out:
                 for row in build():
                     out.write(row.data)
+                if out.tell() != size:
+                    raise DataError(f"a source gave {out.tell()} bytes of frames where {size} were expected.")
             partial.replace(path)
         except OSError as error:
             raise DataError(
@@ -114,7 +129,7 @@ class FrameCache:
                     for _, bytes_, path in entries:
                         if self._bytes + size <= 0.9 * self.limit:
                             break
-                        self._handles.pop(path.stem, None)
+                        self.held.pop(path.stem, None)
                         path.unlink(missing_ok=True)
                         self._bytes -= bytes_
             self._bytes += size

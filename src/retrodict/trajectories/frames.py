@@ -23,7 +23,7 @@ from rich.progress import Progress
 
 from retrodict.errors import DataError
 from retrodict.trajectories import video
-from retrodict.trajectories.cache import LIMIT, FrameCache, entry_name, frame_cache
+from retrodict.trajectories.cache import LIMIT, Entry, FrameCache, entry_name, frame_cache
 
 #: An entry of the cache is a block of about this many bytes, but never so few frames that seeking to it outweighs decoding it.
 BLOCK_BYTES = 64_000_000
@@ -54,7 +54,7 @@ class FrameColumn(ABC):
         self.native, self.channels = (height, width), channels
         self.size = (height, width) if size is None else (int(size[0]), int(size[1]))
         self._starts = np.concatenate([[0], np.cumsum(blocks, dtype=np.int64)])
-        self._names: list[str | None] = [None] * len(blocks)
+        self._names = [""] * len(blocks)  # of the entries in the cache; known once asked for
 
     @abstractmethod
     def sized(self, size: tuple[int, int]) -> Self:
@@ -97,14 +97,13 @@ class FrameColumn(ABC):
         blocks = np.searchsorted(self._starts, rows, "right") - 1
         offsets = (rows - self._starts[blocks]) * width
         # Neighbouring rows of a block lie behind each other in its file: one read for each run of them.
-        begins = np.flatnonzero(np.concatenate([[True], (np.diff(rows) != 1) | (np.diff(blocks) != 0)])) if len(rows) else rows
+        begins = np.flatnonzero((np.diff(rows, prepend=-2) != 1) | (np.diff(blocks, prepend=-1) != 0))
         runs = zip(blocks[begins].tolist(), offsets[begins].tolist(), pairwise([*begins.tolist(), len(rows)]), strict=True)
-        cache = frame_cache()
-        files = {block: self._file(block, cache) for block in set(blocks[begins].tolist())}
+        cache, names = frame_cache(), self._names
         for block, offset, (begin, end) in runs:
-            file = files[block]
-            if os.preadv(file.fileno(), [target[begin * width : end * width]], offset) != (end - begin) * width:
-                raise DataError(f"the frame cache of {self} is damaged ({file.name}); delete that file and try again.")
+            entry = cache.held.get(names[block]) or self._entry(block, cache)
+            if os.preadv(entry.fileno(), [target[begin * width : end * width]], offset) != (end - begin) * width:
+                raise DataError(f"the frame cache of {self} is damaged ({entry.name}); delete that file and try again.")
         return out
 
     def prepare(self, starts: np.ndarray, lengths: np.ndarray) -> None:
@@ -129,18 +128,17 @@ class FrameColumn(ABC):
         missing = [block for block in np.flatnonzero(wanted).tolist() if not cache.holds(self._name(block))]
         with _progress(int(sizes[missing].sum())) as advance:
             for block in missing:
-                self._file(block, cache)
+                self._entry(block, cache)
                 advance(int(sizes[block]))
 
-    def _file(self, block: int, cache: FrameCache) -> io.FileIO:
+    def _entry(self, block: int, cache: FrameCache) -> Entry:
         size = int(self._starts[block + 1] - self._starts[block]) * self.row_bytes
         return cache.file(self._name(block), size, partial(self._decode, block))
 
     def _name(self, block: int) -> str:
-        name = self._names[block]
-        if name is None:
-            name = self._names[block] = entry_name(*self._identity(block), self.size, self.channels)
-        return name
+        if not self._names[block]:
+            self._names[block] = entry_name(*self._identity(block), self.size, self.channels)
+        return self._names[block]
 
 
 class VideoColumn(FrameColumn):

@@ -7,12 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from retrodict.errors import DataError
+from retrodict.trajectories.buffers import Buffers
 from retrodict.trajectories.columns import ArrayColumn, Column
 from retrodict.trajectories.episodes import Episode
 from retrodict.trajectories.features import Feature
 
 #: Arrays in memory, one for each episode, are joined up to this size, so that a batch is one gather and not one for each episode.
 JOINED_BYTES = 256_000_000
+#: From this size on a batch is read into memory that is used again.
+LARGE_BYTES = 1_000_000
 
 
 class Reader:
@@ -59,6 +62,7 @@ class Reader:
             seen = " and ".join(sorted({f"{dtype}{list(shape)}" for shape, dtype in rows}))
             mend = "give the window an image_size" if visual else "mend or drop those episodes"
             raise DataError(f"{name!r} is {seen} in different episodes where one shape and dtype is expected; {mend}.")
+        self._buffers = Buffers()
         self.everywhere = len(self.columns) == 1 and not self.ragged and bool((self.number >= 0).all())
 
     def prepare(self, lengths: np.ndarray) -> None:
@@ -72,7 +76,7 @@ class Reader:
         """Values (B, T, *shape) at `steps` (B, T) of the episodes at `positions` (B,); zeros where they lack the feature."""
         rows = self.starts[positions][:, None] + steps
         if self.everywhere:
-            out = np.empty((*rows.shape, *self.shape), self.dtype)
+            out = self._empty((*rows.shape, *self.shape))
             self._fill(out, 0, rows)
             return out
         out = np.zeros((*rows.shape, *self.shape), self.dtype)
@@ -92,6 +96,11 @@ class Reader:
             return has
         counts = np.array([*(shape[0] for shape in self.stored), 0])[numbers]  # the last, at -1, for episodes that lack it
         return np.asarray(has[:, :, None] & (np.arange(self.shape[0]) < counts[:, None, None]))
+
+    def _empty(self, shape: tuple[int, ...]) -> np.ndarray:
+        if np.prod(shape) * self.dtype.itemsize < LARGE_BYTES or self.dtype == object:
+            return np.empty(shape, self.dtype)
+        return self._buffers.array(shape, self.dtype)
 
     def _fill(self, out: np.ndarray, number: int, rows: np.ndarray) -> None:
         column, stored, flat = self.columns[number], self.stored[number], rows.reshape(-1)
