@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retrodict.errors import DataError
-from retrodict.trajectories import ActionSpace, Box, Discrete, MuLaw, MultiBinary, from_arrays, from_samples
+from retrodict.trajectories import ActionSpace, Box, Discrete, MuLaw, MultiBinary, from_arrays, from_samples, stores
+from retrodict.trajectories.stores import lerobot
 
 LENGTHS = (5, 3, 7, 4)
 
@@ -60,6 +61,27 @@ def test_joining_refuses_another_shape(recordings):
     with pytest.raises(DataError, match=r"observation\.state"):
         recordings + other
     assert len(recordings + recordings[:1]) == 5
+
+
+def test_another_spelling_of_a_path_is_the_same_episode(tmp_path, monkeypatch):
+    np.save(tmp_path / "series.npy", np.zeros((2, 9, 3), np.float32))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link.npy").symlink_to("series.npy")
+    known = [e.identity for e in stores.open("series.npy")]
+    assert len(set(known)) == 2
+    for spelling in (tmp_path / "series.npy", f"../{tmp_path.name}/series.npy", "link.npy"):
+        assert [e.identity for e in stores.open(spelling)] == known
+
+
+def test_a_saved_copy_is_the_same_episode(tmp_path, monkeypatch):
+    np.save(tmp_path / "series.npy", np.zeros((3, 9, 3), np.float32))
+    monkeypatch.chdir(tmp_path)
+    first = stores.open("series.npy")
+    first.select([2, 1]).save("copy")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")  # what a copy remembers must not depend on where one stands
+    lerobot.read("../copy").save("again")
+    assert [e.identity for e in lerobot.read("again")] == [(str((tmp_path / "series.npy").resolve()), i) for i in (2, 1)]
 
 
 def test_columns_are_added_per_episode(recordings):

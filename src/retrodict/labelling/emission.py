@@ -61,7 +61,7 @@ def with_labels(
 
 def _pieces(episode: Episode, kept: np.ndarray, count: int) -> Iterator[Episode]:
     """The runs of kept steps as episodes that name their frames; they are numbered from `count` on."""
-    origin = {"origin/source": episode.source, "origin/episode_index": episode.index, **episode.meta}
+    origin = {"origin/source": episode.identity[0], "origin/episode_index": episode.identity[1], **episode.meta}
     values = {
         name: default if name not in episode else np.asarray(episode[name])
         for name, default in (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -54,8 +55,14 @@ class Episode:
 
     @property
     def identity(self) -> tuple[str, int]:
-        """Names the episode among all episodes of all sources."""
-        return (self.source, self.index)
+        """Names the episode among all episodes of all sources: the file it was first read from, and its index there.
+
+        However a path is spelled and however often the episode was saved again, it is one episode: a copy of what a model
+        learned from must not pass for held-out. Pieces of an episode share its identity.
+        """
+        source = str(self.meta.get("origin/source", self.source))
+        index = int(self.meta.get("origin/episode_index", self.index))
+        return (os.path.realpath(source) if os.path.exists(source) else source, index)
 
     def read(self, name: str, steps: np.ndarray) -> np.ndarray:
         """Values of a feature at `steps` (n,), as (n, *shape)."""

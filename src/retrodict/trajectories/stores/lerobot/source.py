@@ -56,7 +56,7 @@ def cut(values: dict[str, Any], start: int, stop: int) -> dict[str, Any]:
 
 def origin(episode: Episode) -> dict[str, Any]:
     """`meta` of an episode with the dataset and episode in which it was first recorded."""
-    first = {"origin/source": episode.source, "origin/episode_index": episode.index}
+    first = {"origin/source": episode.identity[0], "origin/episode_index": episode.identity[1]}
     return {**first, **episode.meta}
 
 
