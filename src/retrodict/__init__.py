@@ -3,7 +3,7 @@
     import retrodict as rd
 
     recordings = rd.open("robot_videos/")
-    inverse = rd.VPT().fit(recordings)
+    inverse = rd.VPT().fit(recordings.having("action")[:20])  # the other labelled episodes tell how far to trust it
     labelled = rd.label(recordings, inverse, max_error=0.05)
     policy = rd.BehaviorCloning().fit(labelled)
     print(rd.evaluate(policy, "vizdoom/health-gathering", episodes=50))

@@ -8,6 +8,7 @@ import numpy as np
 
 from retrodict.trajectories import ActionSpace, Box, Feature
 from retrodict.worlds import Player, World
+from retrodict.worlds.players import RandomPlayer
 
 ACTIONS = ActionSpace({"push": Box(("push",), -1.0, 1.0)}, leads=True, null=(0.0,))
 
@@ -38,7 +39,7 @@ class Corridor(World):
         return self._see(), push, self.x > 10, self.steps >= self.length, self._info()
 
     def expert(self, seed: int = 0, noise: float = 0.0) -> Player:
-        raise NotImplementedError
+        return RandomPlayer(ACTIONS, seed)
 
     def close(self) -> None:
         self.closed = True

@@ -38,7 +38,7 @@ class Estimate:
     p: float | None = None
 
     def __str__(self) -> str:
-        text = f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}] (n={self.n}"
+        text = f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}] (n={self.n}"
         if self.dropped:
             text += f", {self.dropped} of {self.n + self.dropped} dropped as not finite"
         return text + ")"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Protocol
 
 import numpy as np
@@ -35,20 +36,20 @@ class InOrder:
         return np.arange(begin, min(begin + self.batch, self.anchors))
 
 
-class Listed:
+class Listed(ABC):
     """An epoch is a list drawn at its beginning, cut into batches."""
 
     def __init__(self, batch: int, seed: int) -> None:
         self.batch, self.seed = batch, seed
         self._epoch: tuple[int, np.ndarray] | None = None
 
+    @abstractmethod
     def listed(self) -> int:
         """Entries of an epoch's list."""
-        raise NotImplementedError
 
+    @abstractmethod
     def draw(self, rng: np.random.Generator) -> np.ndarray:
         """The list of an epoch."""
-        raise NotImplementedError
 
     def __len__(self) -> int:
         return -(-self.listed() // self.batch)
