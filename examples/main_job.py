@@ -25,7 +25,7 @@ from retrodict.metrics.calibration import expected_calibration_error
 from retrodict.metrics.statistics import Estimate, interval
 from retrodict.reports import html, pictures
 from retrodict.reports.filmstrip import filmstrip
-from retrodict.worlds.rollout import Rollouts
+from retrodict.worlds.rollouts import Rollouts
 
 WORLD = "vizdoom/health-gathering"
 CAMERA = "observation.images.screen"

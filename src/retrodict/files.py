@@ -39,3 +39,17 @@ def write_text(path: Path, text: str) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     partial.write_text(text)
     partial.replace(path)
+
+
+def published_file(*parts: str) -> Path:
+    """A file of the published data that claims and tests read, under the folder that `RETRODICT_DATA` names.
+
+    Raises DataError where the variable is not set or the file is not there.
+    """
+    home = os.environ.get("RETRODICT_DATA")
+    if not home:
+        raise DataError(f"{'/'.join(parts)} is published data; set RETRODICT_DATA to the folder that holds it.")
+    path = Path(home, *parts)
+    if not path.exists():
+        raise DataError(f"{path} is not there; RETRODICT_DATA must name the folder that holds {'/'.join(parts)}.")
+    return path

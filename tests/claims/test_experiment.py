@@ -79,3 +79,32 @@ def test_unknown_names_are_listed(counting, folders):
         reproduce("nothing", **folders)
     with pytest.raises(DataError, match="its arms are first, second"):
         reproduce("counting", arms=["third"], **folders)
+
+
+class Chain(Experiment):
+    """The second arm reads what the first left."""
+
+    slug, claim, seeds, needs = "chain", "order is kept", (0, 1), {"second": ("first",)}
+
+    def arms(self, quick):
+        return {"first": first, "second": second}
+
+    def checks(self, measured, quick):
+        return []
+
+
+def first(seed, folder, quick):
+    (folder / "left.txt").write_text(str(seed))
+    return {}
+
+
+def second(seed, folder, quick):
+    return {"read": int((folder / "left.txt").read_text())}
+
+
+def test_processes_share_the_work_and_keep_the_order(monkeypatch, folders):
+    monkeypatch.setitem(sys.modules, "retrodict.claims.chain", types.SimpleNamespace(EXPERIMENT=Chain()))
+    monkeypatch.setattr("retrodict.claims.experiment.claims", lambda: ("chain",))
+    entry = reproduce("chain", jobs=2, **folders)
+    assert {seed: numbers["read"] for seed, numbers in entry["measured"]["second"].items()} == {0: 0, 1: 1}
+    assert entry["left_out"] == []

@@ -140,3 +140,18 @@ def test_every_mu_law_bin_round_trips(bins, limit, mu):
     index = np.arange(bins)
     assert np.array_equal(quantiser.encode(quantiser.decode(index)), index)
     assert quantiser.encode(np.array(0.0)) == bins // 2
+
+
+def test_independent_samples_are_split_by_row():
+    samples = from_samples(observation__state=np.arange(40, dtype=np.float32).reshape(20, 2), label__class=np.arange(20))
+    learn, held = samples.split(0.25, seed=3)
+    assert (learn.steps, held.steps) == (15, 5)
+    assert learn.independent
+    assert held.independent
+    rows = np.concatenate([learn[0]["label.class"], held[0]["label.class"]])
+    assert sorted(rows.tolist()) == list(range(20))
+    np.testing.assert_array_equal(held[0]["observation.state"][:, 0], 2 * held[0]["label.class"])
+
+
+def test_a_volume_of_bytes_is_not_taken_for_camera_frames():
+    assert from_samples(observation__grid=np.zeros((4, 5, 5, 7), np.uint8)).features["observation.grid"].dtype == "uint8"

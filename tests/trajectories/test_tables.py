@@ -298,15 +298,12 @@ def save(path: Path, table: pa.Table) -> Path:
 
 # ---- real recordings ------------------------------------------------------------------------------------------------------
 
-DATA = Path(os.environ.get("RETRODICT_DATA", "nowhere"))
 
-
-@pytest.mark.skipif(not DATA.is_dir(), reason="RETRODICT_DATA does not name the folder of real recordings")
-def test_real_recordings_open():
-    assert open_recordings(DATA / "al-rnn" / "ECG.npy")[0]["observation.state"].shape == (10000, 5)
-    assert open_recordings(DATA / "gtf" / "EEG_train.npy").features["observation.state"].shape == (64,)
-    mocap = open_recordings(DATA / "cmu-mocap" / "test.npz", fps=60)
+def test_real_recordings_open(published):
+    assert open_recordings(published / "al-rnn" / "ECG.npy")[0]["observation.state"].shape == (10000, 5)
+    assert open_recordings(published / "gtf" / "EEG_train.npy").features["observation.state"].shape == (64,)
+    mocap = open_recordings(published / "cmu-mocap" / "test.npz", fps=60)
     assert {"walking_1", "running_1"} <= {episode.meta["clip"] for episode in mocap}
     assert len(mocap.structures["parent"]) == 38
-    cloth = open_recordings(DATA / "ild" / "hang_cloth_expert.npz")
+    cloth = open_recordings(published / "ild" / "hang_cloth_expert.npz")
     assert (cloth[0]["action"].shape, cloth[0]["observation.state"].shape) == ((80, 8), (80, 1736))

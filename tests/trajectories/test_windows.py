@@ -12,8 +12,9 @@ import torch
 from hypothesis import given, settings
 
 from retrodict.errors import DataError
-from retrodict.trajectories import Recordings, Span, Window, from_arrays, from_samples, gathering
-from retrodict.trajectories.spans import Between
+from retrodict.trajectories import Recordings, Span, Window, from_arrays, from_samples
+from retrodict.trajectories.windows import gathering
+from retrodict.trajectories.windows.spans import Between
 
 STATE, ACTION = "observation.state", "action"
 

@@ -8,7 +8,7 @@ from retrodict.errors import DataError
 from retrodict.trajectories.stores import lerobot
 from retrodict.worlds import record
 from retrodict.worlds.minigrid import ACTIONS
-from retrodict.worlds.record import Studio
+from retrodict.worlds.recording import Studio
 
 WORLD = "minigrid/BabyAI-GoToLocal-v0"
 

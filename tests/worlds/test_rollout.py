@@ -75,7 +75,7 @@ def test_a_world_by_name_is_made_and_closed(monkeypatch):
         made.append((Corridor(options["length"]), id, options))
         return made[-1][0]
 
-    monkeypatch.setattr(sys.modules["retrodict.worlds.rollout"], "make", make)
+    monkeypatch.setattr(sys.modules["retrodict.worlds.rollouts"], "make", make)
     played = rollout(RandomPolicy(ACTIONS), "toys/corridor", [1, 2, 3], parallel=2, length=4)
     assert list(played.lengths) == [4, 4, 4]
     assert [(id, options) for _, id, options in made] == [("toys/corridor", {"privileged": False, "length": 4})] * 2

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 import json
+import multiprocessing
 import os
 import platform
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,7 +23,13 @@ from retrodict.files import write_text
 #: What an arm measured for one seed: JSON.
 Measured = Mapping[str, Any]
 
-PACKAGES = ("torch", "numpy", "vizdoom", "gymnasium", "av")
+PACKAGES = (
+    *("torch", "numpy", "scipy", "numba", "scikit-learn", "gymnasium", "av"),
+    *("vizdoom", "minigrid", "mujoco", "dm-control", "metaworld", "dysts", "pysindy"),
+)
+
+#: An arm of one seed.
+Cell = tuple[str, int]
 
 
 @dataclass(frozen=True)
@@ -47,12 +55,19 @@ class Experiment(ABC):
     """One system's claim as an experiment.
 
     An arm is run once per seed and writes its numbers as it ends; a run that was stopped carries on with what is missing.
-    Arms run in the order given, so a later arm may read files that an earlier one left in the seed's folder.
+    Where several processes work, instances are pickled: an experiment keeps nothing but settings.
+
+    Attributes:
+        slug, claim: the system and what its paper says.
+        seeds: seeds of the reported run.
+        needs: for an arm that reads files which others left in the seed's folder, the names of those, which precede it.
+        left_out: what the page asks for and this experiment does not run, with the reason.
     """
 
     slug: str
     claim: str
     seeds: Sequence[int] = (0, 1, 2)
+    needs: Mapping[str, Sequence[str]] = {}
     left_out: Sequence[str] = ()
 
     @abstractmethod
@@ -85,6 +100,7 @@ def reproduce(
     seeds: Sequence[int] | None = None,
     quick: bool = False,
     arms: Sequence[str] | None = None,
+    jobs: int = 1,
     work: Path = Path("runs/claims"),
     results: Path = Path("results"),
     report: Callable[[str, Sequence[Check]], None] | None = None,
@@ -96,6 +112,7 @@ def reproduce(
         seeds: seeds to run; the experiment's own where not given.
         quick: the small run for tests; its result is returned and never written to `results`.
         arms: run only these arms (the rest is judged when it is there).
+        jobs: processes among which arms and seeds are shared out; with more than one, each computes in a single thread.
         work: folder for what the arms write; a second run with the same folder resumes.
         results: folder of the results files.
         report: called after every arm with its name and the checks that can be judged so far.
@@ -109,20 +126,17 @@ def reproduce(
         raise DataError(f"{slug} has no arm {', '.join(sorted(unknown))}; its arms are {', '.join(todo)}.")
     home = work / (f"{slug}-quick" if quick else slug)
     measured: dict[str, dict[int, Measured]] = {}
-    for seed in seeds:
-        folder = home / f"seed-{seed}"
-        for arm, run in todo.items():
-            path = folder / f"{arm}.json"
-            if not path.exists():
-                if arms is not None and arm not in arms:
-                    continue
-                folder.mkdir(parents=True, exist_ok=True)
-                began = time.monotonic()
-                numbers = dict(run(seed, folder, quick))
-                write_text(path, json.dumps({**numbers, "seconds": time.monotonic() - began}, indent=1))
+    cells = [(arm, seed) for seed in seeds for arm in todo]
+    for arm, seed in cells:
+        path = cell_path(home, arm, seed)
+        if path.exists():
             measured.setdefault(arm, {})[seed] = json.loads(path.read_text())
-            if report is not None:
-                report(f"{arm}, seed {seed}", trial.checks(measured, quick))
+    open_cells = [(a, s) for a, s in cells if s not in measured.get(a, {}) and (arms is None or a in arms)]
+    for arm, seed in _run(trial, open_cells, home, quick, jobs):
+        measured.setdefault(arm, {})[seed] = json.loads(cell_path(home, arm, seed).read_text())
+        if report is not None:
+            report(f"{arm}, seed {seed}", trial.checks(measured, quick))
+    measured = {arm: dict(sorted(measured[arm].items())) for arm in todo if arm in measured}
     checks = trial.checks(measured, quick)
     missing = [f"{arm} (seeds {list(seeds)})" for arm in todo if arm not in measured]
     partly = [f"{arm} (seeds {[s for s in seeds if s not in done]})" for arm, done in measured.items() if len(done) < len(seeds)]
@@ -142,6 +156,52 @@ def reproduce(
     if not quick:
         write_text(results / f"{slug}.json", json.dumps(entry, indent=1) + "\n")
     return entry
+
+
+def cell_path(home: Path, arm: str, seed: int) -> Path:
+    """Where an arm of a seed writes its numbers; beside it lies what it leaves for others."""
+    return home / f"seed-{seed}" / f"{arm}.json"
+
+
+def run_cell(trial: Experiment, cell: Cell, home: Path, quick: bool) -> Cell:
+    """Run one arm of one seed and write its numbers."""
+    arm, seed = cell
+    path = cell_path(home, arm, seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    numbers = dict(trial.arms(quick)[arm](seed, path.parent, quick))
+    write_text(path, json.dumps({**numbers, "seconds": time.monotonic() - began}, indent=1))
+    return cell
+
+
+def _run(trial: Experiment, cells: Sequence[Cell], home: Path, quick: bool, jobs: int) -> Iterator[Cell]:
+    """Run cells, each after those it needs, and yield each when its numbers are on disk."""
+    if jobs <= 1:
+        for cell in cells:
+            yield run_cell(trial, cell, home, quick)
+        return
+    waiting, running = list(cells), dict[Future[Cell], Cell]()
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=_one_thread) as pool:
+        try:
+            while waiting or running:
+                unfinished = {*waiting, *running.values()}
+                for cell in waiting.copy():
+                    if not any((arm, cell[1]) in unfinished for arm in trial.needs.get(cell[0], ())):
+                        waiting.remove(cell)
+                        running[pool.submit(run_cell, trial, cell, home, quick)] = cell
+                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    del running[future]
+                    yield future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
 
 
 def _versions() -> dict[str, str]:

@@ -25,6 +25,7 @@ def reproduce(
     quick: bool = False,
     seeds: Annotated[tuple[int, ...], tyro.conf.arg(metavar="N ...", help_behavior_hint="(default: the experiment's own)")] = (),
     arms: Annotated[tuple[str, ...], tyro.conf.arg(metavar="ARM ...", help_behavior_hint="(default: all)")] = (),
+    jobs: int = 1,
     work: Path = Path("runs/claims"),
     results: Path = Path("results"),
     json: bool = False,
@@ -41,6 +42,7 @@ def reproduce(
         quick: a smaller run of the same experiment, in about a minute, that is never reported.
         seeds: seeds to run.
         arms: run these arms only; the others are judged where they were run before.
+        jobs: processes among which arms and seeds are shared out.
         work: folder for what the arms write.
         results: folder for the results file.
         json: print JSON.
@@ -56,7 +58,7 @@ def reproduce(
         return
     report = None if json else _progress
     entry = claims.reproduce(
-        system, seeds=seeds or None, quick=quick, arms=arms or None, work=work, results=results, report=report
+        system, seeds=seeds or None, quick=quick, arms=arms or None, jobs=jobs, work=work, results=results, report=report
     )
     if json:
         show.as_json(entry)

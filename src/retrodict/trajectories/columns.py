@@ -69,6 +69,20 @@ class ResizedColumn:
 
 
 @dataclass(frozen=True)
+class ChosenRows:
+    """Some rows of another column, in an order of their own."""
+
+    column: Column
+    rows: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, rows: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        return self.column.take(self.rows[rows], out)
+
+
+@dataclass(frozen=True)
 class Slice:
     """The rows `start : start + length` of a column that belong to one episode (its length is the episode's)."""
 

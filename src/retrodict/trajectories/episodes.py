@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from retrodict.errors import DataError
-from retrodict.trajectories.columns import ArrayColumn, Slice
+from retrodict.trajectories.columns import ArrayColumn, ChosenRows, Slice
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,12 @@ class Episode:
                 raise DataError(f"{self}: {name!r} has {len(array)} steps, expected {self.length}.")
         added = {name: Slice(ArrayColumn(np.asarray(array))) for name, array in values.items()}
         return replace(self, slices={**self.slices, **added})
+
+    def at(self, steps: np.ndarray) -> Episode:
+        """The same episode with only `steps` (n,), in that order; for samples without time, whose rows are exchangeable."""
+        rows = np.asarray(steps)
+        chosen = {k: Slice(ChosenRows(v.column, rows + v.start)) for k, v in self.slices.items()}
+        return replace(self, length=len(rows), slices=chosen)
 
     def without(self, names: set[str]) -> Episode:
         """The same episode without the named features."""

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 IMAGES = "observation.images."
 DEPTH = "observation.depth."
 POINTS = "observation.points"
@@ -58,7 +60,10 @@ class Feature:
 
     @property
     def is_numeric(self) -> bool:
-        return not (self.is_visual or self.is_text)
+        try:
+            return np.dtype(self.dtype).kind in "biuf"
+        except (TypeError, ValueError):  # `image`, `video`, `string`, or a type of some other library
+            return False
 
     def to_json(self) -> dict[str, Any]:
         """As it stands under `features` in LeRobot's `meta/info.json`."""

@@ -13,7 +13,7 @@ from retrodict.errors import DataError
 from retrodict.trajectories.actions import ActionSpace
 from retrodict.trajectories.columns import ArrayColumn, Slice
 from retrodict.trajectories.episodes import Episode
-from retrodict.trajectories.features import BOOKKEEPING, PRIVILEGED, VALID, Feature
+from retrodict.trajectories.features import BOOKKEEPING, IMAGES, PRIVILEGED, VALID, Feature
 from retrodict.trajectories.windows import Window, Windows
 
 
@@ -121,10 +121,13 @@ class Recordings:
     ) -> tuple[Recordings, Recordings]:
         """Two disjoint parts, the second with about `fraction` of the episodes (at least one of each where there are two).
 
-        Splits by episode, never by step: steps of one episode resemble each other. `by="domain"` keeps domains whole.
+        Splits by episode, never by step: steps of one episode resemble each other. `by="domain"` keeps domains whole. Independent
+        samples are split by row.
         """
         if not 0 < fraction < 1:
             raise DataError(f"fraction must lie between 0 and 1, got {fraction}.")
+        if self.independent and by == "episode":
+            return self._split_rows(fraction, seed)
         keys = [episode.domain if by == "domain" else position for position, episode in enumerate(self)]
         groups = list(dict.fromkeys(keys))
         if len(groups) < 2:
@@ -134,6 +137,19 @@ class Recordings:
         parts: tuple[list[Episode], list[Episode]] = ([], [])
         for key, episode in zip(keys, self, strict=True):
             parts[key in held].append(episode)
+        return self.of(parts[0]), self.of(parts[1])
+
+    def _split_rows(self, fraction: float, seed: int) -> tuple[Recordings, Recordings]:
+        """Every table of samples in two, each row in one of the parts."""
+        rng = np.random.default_rng(seed)
+        parts: tuple[list[Episode], list[Episode]] = ([], [])
+        for table in self:
+            if table.length < 2:
+                raise DataError(f"cannot split {table.length} sample(s) into two parts; at least two are needed.")
+            held = min(max(round(fraction * table.length), 1), table.length - 1)
+            order = rng.permutation(table.length)
+            for part, rows in zip(parts, (order[held:], order[:held]), strict=True):
+                part.append(table.at(np.sort(rows)))
         return self.of(parts[0]), self.of(parts[1])
 
     def without(self, *names: str) -> Recordings:
@@ -193,7 +209,7 @@ def describe(name: str, arrays: Sequence[np.ndarray]) -> Feature:
     shape = tuple(sizes[0] if len(set(sizes)) == 1 else -1 for sizes in zip(*(a.shape[1:] for a in arrays), strict=True))
     if first.dtype == object or first.dtype.kind == "U":
         return Feature("string", shape or (1,))
-    if first.ndim == 4 and first.dtype == np.uint8:
+    if first.ndim == 4 and first.dtype == np.uint8 and (name.startswith(IMAGES) or shape[-1] in (1, 3)):
         return Feature("image", shape, ["height", "width", "channels"])
     return Feature(first.dtype.name, shape or (1,))
 

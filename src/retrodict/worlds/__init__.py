@@ -3,8 +3,8 @@
 from retrodict.worlds.batched import BatchedWorld, Step
 from retrodict.worlds.catalogue import ids, make
 from retrodict.worlds.players import NullPolicy, RandomPlayer, RandomPolicy
-from retrodict.worlds.record import play, record
-from retrodict.worlds.rollout import Rollout, Rollouts, rollout, success
+from retrodict.worlds.recording import play, record
+from retrodict.worlds.rollouts import Rollout, Rollouts, rollout, success
 from retrodict.worlds.vector import Vector
 from retrodict.worlds.world import Observation, Player, Unplayable, World
 

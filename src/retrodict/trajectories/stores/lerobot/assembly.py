@@ -21,7 +21,6 @@ from retrodict.trajectories.stores.lerobot.films import lay_out
 from retrodict.trajectories.stores.lerobot.layout import CLOCK
 from retrodict.trajectories.stores.lerobot.rolling import RollingFiles
 from retrodict.trajectories.stores.lerobot.staging import Record, Staging
-from retrodict.trajectories.stores.lerobot.tables import is_numeric
 from retrodict.trajectories.video import probe
 
 BOOKKEEPING: dict[str, Feature] = {
@@ -48,7 +47,7 @@ class Plan:
         known = {**features, CLOCK: Feature("float64", (1,))}
         having = [{*record.features, *record.films} for record in records]
         everywhere, somewhere = set.intersection(*having), set.union(*having)
-        fit = {name for name, feature in known.items() if is_numeric(feature) or feature.is_visual or feature.is_text}
+        fit = {name for name, feature in known.items() if feature.is_numeric or feature.is_visual or feature.is_text}
         tasks = dict.fromkeys(task for record in records for task in record.tasks or ("",))
         return cls(
             records,
@@ -96,7 +95,7 @@ def assemble(
     _write_tasks(out, plan.tasks)
     write_text(out / layout.STATS, json.dumps(summary, indent=4))
     scalars = sorted({name for record in plan.records for name in record.scalars})
-    ragged = {name: feature.shape for name, feature in known.items() if -1 in feature.shape and is_numeric(feature)}
+    ragged = {name: feature.shape for name, feature in known.items() if -1 in feature.shape and feature.is_numeric}
     replace(extension, scalars=tuple(scalars), ragged=ragged, partial=plan.partial).write(out)
     actions = extension.actions
     plain_action = plan.declared.get(ACTION)

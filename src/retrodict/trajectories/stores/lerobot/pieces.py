@@ -19,7 +19,6 @@ from retrodict.trajectories.stores.checks import check_finite
 from retrodict.trajectories.stores.lerobot import arrow, stats
 from retrodict.trajectories.stores.lerobot.layout import CLOCK
 from retrodict.trajectories.stores.lerobot.staging import Film, Record, Staging
-from retrodict.trajectories.stores.lerobot.tables import is_numeric
 from retrodict.trajectories.video import decode, encode, probe
 
 SAMPLED = 8  # encoded frames from which statistics are made where the source has none
@@ -68,7 +67,7 @@ class Stage:
                 watched = _Watched(given, feature, name)
                 columns[name] = arrow.images(list(watched))
                 counted[name] = watched.stats.result()
-            elif is_numeric(feature):
+            elif feature.is_numeric:
                 values = np.asarray(given)
                 if name == ACTION:
                     check_finite(values, f"{where}: 'action'")

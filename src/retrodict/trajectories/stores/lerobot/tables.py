@@ -32,7 +32,6 @@ from retrodict.trajectories.stores.lerobot.text import ArrowColumn
 FORMAT = "1"  # part of the key: changes with what stands in the cached files
 ROWS_AT_ONCE = 16_384
 WITHOUT_CACHE = ("index", "frame_index")  # known without reading
-NUMBERS = ("bool", "float16", "float32", "float64", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)))
 
 
 @dataclass(frozen=True)
@@ -77,11 +76,6 @@ class File:
         return [str(self.path.resolve()), stat.st_size, stat.st_mtime_ns]
 
 
-def is_numeric(feature: Feature) -> bool:
-    """True where NumPy knows the dtype (datasets may declare others, which stay Arrow)."""
-    return feature.dtype in NUMBERS
-
-
 def cache_folder() -> Path:
     return Path(os.environ.get(FOLDER) or Path.home() / ".cache" / "retrodict") / "columns"
 
@@ -111,7 +105,7 @@ def open_columns(files: Sequence[File], features: Mapping[str, Feature]) -> dict
 
 
 def _open(stem: Path, feature: Feature) -> ArrayColumn | ArrowColumn | Ragged:
-    if not is_numeric(feature):
+    if not feature.is_numeric:
         return ArrowColumn.open(stem.with_name(stem.name + ".arrow"))
     path = stem.with_name(stem.name + ".npy")
     if -1 in feature.shape:
@@ -148,7 +142,7 @@ def _convert(folder: Path, files: Sequence[File], features: Mapping[str, Feature
 
 
 def _sink(feature: Feature) -> type[_Numbers] | type[_Lists] | type[_Arrow]:
-    if not is_numeric(feature):
+    if not feature.is_numeric:
         return _Arrow
     return _Lists if -1 in feature.shape else _Numbers
 
@@ -241,7 +235,7 @@ def flat(array: pa.Array, feature: Feature, what: str) -> np.ndarray:
 def check_type(file: File, name: str, feature: Feature) -> None:
     """Raises DataError when the column is of another dtype or shape than the feature says, as far as the footer tells."""
     kind, shape = file.schema.field(name).type, []
-    if not is_numeric(feature):
+    if not feature.is_numeric:
         fits = {"string": pa.types.is_string, "image": pa.types.is_struct}.get(feature.dtype, lambda _: True)
         if not (fits(kind) or (feature.is_text and (pa.types.is_large_string(kind) or pa.types.is_dictionary(kind)))):
             raise DataError(f"{file.path}: {name!r} is {kind}, the metadata say {feature.dtype}.")

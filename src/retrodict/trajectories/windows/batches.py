@@ -1,4 +1,4 @@
-"""Windows: batches of what a system reads, gathered by index."""
+"""Batches of windows, gathered by index."""
 
 from __future__ import annotations
 
@@ -11,18 +11,16 @@ import numpy as np
 import torch
 
 from retrodict.errors import DataError
-from retrodict.trajectories import sampling
 from retrodict.trajectories.episodes import Episode
 from retrodict.trajectories.features import VALID, WEIGHT
-from retrodict.trajectories.gathering import Reader
-from retrodict.trajectories.prefetch import ahead
-from retrodict.trajectories.reach import Clock, Reach, reach
-from retrodict.trajectories.spans import Between, Edge, Reading, Span, Window
+from retrodict.trajectories.windows import sampling
+from retrodict.trajectories.windows.gathering import Reader
+from retrodict.trajectories.windows.prefetch import ahead
+from retrodict.trajectories.windows.reach import Clock, Reach, reach
+from retrodict.trajectories.windows.spans import Reading, Span, Window
 
 if TYPE_CHECKING:
     from retrodict.trajectories.recordings import Recordings
-
-__all__ = ["Between", "Edge", "Reading", "Span", "Window", "Windows"]
 
 Batch = dict[str, Any]
 """Tensors by name, and lists of lists of str for text."""

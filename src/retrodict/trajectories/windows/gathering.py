@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from retrodict.errors import DataError
-from retrodict.trajectories.buffers import Buffers
 from retrodict.trajectories.columns import ArrayColumn, Column
 from retrodict.trajectories.episodes import Episode
 from retrodict.trajectories.features import Feature
+from retrodict.trajectories.windows.buffers import Buffers
 
 #: Arrays in memory, one for each episode, are joined up to this size, so that a batch is one gather and not one for each episode.
 JOINED_BYTES = 256_000_000

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from retrodict.errors import DataError
-from retrodict.trajectories.spans import Between, Edge, Reading, Span, Window
+from retrodict.trajectories.windows.spans import Between, Edge, Reading, Span, Window
 
 
 class Clock:
