@@ -3,6 +3,10 @@ from pathlib import Path
 
 import pytest
 
+# The suite is of the CPU, where results are equal to the bit; `tests/gpu` is run by itself, with RETRODICT_TEST_GPU=1.
+if "RETRODICT_TEST_GPU" not in os.environ:
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
 
 @pytest.fixture(scope="session")
 def published():
