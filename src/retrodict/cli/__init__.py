@@ -17,7 +17,7 @@ COMMANDS = {
     "convert": "between kinds of recordings; says what it guesses before it writes",
     "record": "episodes of a game or simulator, played by a scripted player or a model",
     "align": "whether video and actions are in step, and by how many steps they are not",
-    "label": "infer the actions that recordings lack, with a confidence that holds",
+    "label": "infer the actions that recordings lack, with a calibrated confidence",
     "train": "fit a system to recordings",
     "evaluate": "play a policy in its world and say how well it does, with an interval",
     "systems": "the catalogue: every system, what it reads and returns, what was reproduced",
