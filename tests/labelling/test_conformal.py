@@ -143,6 +143,14 @@ def test_a_model_whose_confidence_says_nothing_is_told_to_learn_more():
         control(data, 0.1)
 
 
+def test_nothing_is_promised_on_a_handful_of_labels():
+    """One label of a hundred is sure and right, the others are guesses: true, and of no use to anybody."""
+    rng = np.random.default_rng(0)
+    data = [(np.append(rng.uniform(size=99), 2), np.append(rng.uniform(size=99) < 0.5, 0)) for _ in range(50)]
+    with pytest.raises(CannotPromise, match="even the surest labels"):
+        control(held_out(data), 0.1)
+
+
 def test_refusals():
     with pytest.raises(DataError, match="between 0 and 1"):
         control(HeldOut([np.ones(3)], [np.zeros(3, bool)]), 1.5)

@@ -17,9 +17,10 @@ is no smaller than s', so its loss at s is at most that at s'; and s' does not c
 the expected loss of each at s' is that of their mean, at most E. The share of wrong labels is at most L(s), at s and at any
 stricter threshold.
 
-That last is used: where most episodes keep nothing, a promise that counts them as no error says little. So s is made stricter,
-or the promise refused, until also of all K labels kept in the held-out episodes together at most a share E is wrong, in the form
-(W + 1) / (K + 1) <= E. This much is seen and not promised.
+That last is used: where labels are kept in few episodes, a promise that counts the others as no error says little, and the few
+may be right by luck. So s is made stricter, or the promise refused, until also of all K labels kept in the held-out episodes
+together at most a share E is wrong, in the form (W + 1) / (K + 1) <= E; and it is refused where they are less than one in twenty.
+This much is seen and not promised.
 
 **The unit** is the episode. Steps of an episode err together, and parts of one too, so more of them make no more units: nothing
 is assumed of how errors depend on each other within an episode. The price is that E takes at least 1/E - 1 held-out episodes, be
@@ -36,7 +37,7 @@ import numpy as np
 
 from retrodict.errors import DataError
 
-#: A threshold that keeps less than this share of the held-out labels is no answer to how well the model could do.
+#: A threshold keeps at least this share of the held-out labels: a handful of surest ones may be right by luck.
 WORTHWHILE = 0.05
 
 
@@ -101,7 +102,7 @@ def control(held_out: HeldOut, max_error: float) -> Promise:
     levels = _Levels(held_out)
     # Rounded, as 10 * 0.1 - 1 must not be less than nothing at all.
     risky = levels.risk > round((n + 1) * max_error - 1, 9) / n
-    holds = np.flatnonzero(~risky & (levels.seen <= round(max_error, 9)))
+    holds = np.flatnonzero(~risky & (levels.seen <= round(max_error, 9)) & levels.worthwhile)
     if not len(holds):
         raise CannotPromise(levels.what_would_do(max_error))
     last = holds[-1]
@@ -134,6 +135,7 @@ class _Levels:
         risk: mean over episodes of the largest share of wrong labels at this score or a higher one (k,).
         kept, wrong: labels that are kept, and that are wrong among them, over all episodes (k,).
         seen: (wrong + 1) / (kept + 1).
+        worthwhile: whether enough is kept (k,).
     """
 
     def __init__(self, held_out: HeldOut) -> None:
@@ -151,12 +153,13 @@ class _Levels:
         risk, self.kept, self.wrong = (np.cumsum(np.bincount(place, each)) for each in rises)
         self.risk = risk / self.episodes
         self.seen = (self.wrong + 1) / (self.kept + 1)
+        self.worthwhile = self.kept >= WORTHWHILE * self.kept[-1]
 
     def what_would_do(self, max_error: float) -> str:
         """Why nothing can be promised, with how many episodes it could, and what can be promised now."""
         n = self.episodes
         said = f"max_error={max_error:g} cannot be promised with {n} held-out labelled episode(s)"
-        at = int(np.argmax(self.kept >= WORTHWHILE * self.kept[-1]))
+        at = int(np.argmax(self.worthwhile))
         risk, seen = float(self.risk[at]), float(self.seen[at])
         best = math.ceil(max((n * risk + 1) / (n + 1), seen) * 100 - 1e-9) / 100
         now = f"max_error={best:.2f} can be promised now" if best < 1 else "nothing can be promised yet"
