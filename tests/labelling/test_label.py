@@ -276,7 +276,7 @@ def test_actions_out_of_step_are_warned_of(toy):
         label(late, toy)
 
 
-def test_labelling_again_keeps_the_run_of_what_was_labelled(toy):
+def test_labelling_again_keeps_the_run_of_what_was_labelled(toy, tmp_path):
     recordings, _ = play(10, labelled=5)
     first = label(recordings, toy)
     more, _ = play(3, labelled=0, seed=9)
@@ -285,6 +285,9 @@ def test_labelling_again_keeps_the_run_of_what_was_labelled(toy):
     again = label(joined, toy)
     assert [int(e[RUN][0]) for e in again] == [-1] * 5 + [0] * 5 + [1] * 3
     assert again.summary.calibration.episodes == 3  # inferred actions are no truth to calibrate on
+    joined.save(tmp_path / "joined")
+    on_disk = label(lerobot.read(tmp_path / "joined"), toy, out=tmp_path / "again")
+    assert [int(e[RUN][0]) for e in on_disk] == [int(e[RUN][0]) for e in again]
     assert len(again.meta[RUNS]) == 2
 
 
