@@ -11,7 +11,6 @@ from typing import Any, get_args
 import torch
 
 from retrodict.errors import DataError
-from retrodict.labelling.align import check_alignment
 from retrodict.labelling.conformal import CannotPromise, check_share, fewest
 from retrodict.labelling.heldout import held_out, used_up
 from retrodict.labelling.shards import Shards
@@ -19,6 +18,7 @@ from retrodict.roles import InverseModel
 from retrodict.systems import System, roles_of
 from retrodict.training.identity import digest
 from retrodict.trajectories import ActionSpace, Recordings
+from retrodict.trajectories.alignment import check_alignment
 from retrodict.trajectories.features import ACTION
 from retrodict.trajectories.stores.lerobot.labels import Emit
 

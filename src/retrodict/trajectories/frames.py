@@ -61,6 +61,10 @@ class FrameColumn(ABC):
         """The same frames at another size (height, width)."""
 
     @abstractmethod
+    def part(self, start: int, count: int) -> Self:
+        """The rows from `start` on as a column of their own, which decodes nothing else."""
+
+    @abstractmethod
     def _identity(self, block: int) -> tuple[object, ...]:
         """Tells the source of a block apart from all others, and from itself after a change."""
 
@@ -162,6 +166,15 @@ class VideoColumn(FrameColumn):
     def sized(self, size: tuple[int, int]) -> VideoColumn:
         return VideoColumn(self.clips, *self.native, self.channels, size)
 
+    def part(self, start: int, count: int) -> VideoColumn:
+        ends = np.cumsum([clip.frames for clip in self.clips]).tolist()
+        taken = []
+        for clip, end in zip(self.clips, ends, strict=True):
+            first, last = max(start - (end - clip.frames), 0), min(start + count - (end - clip.frames), clip.frames)
+            if first < last:
+                taken.append(Clip(clip.path, clip.start + first, last - first))
+        return VideoColumn(taken, *self.native, self.channels, self.size)
+
     def _identity(self, block: int) -> tuple[object, ...]:
         clip = self._blocks[block]
         return (*_file_identity(Path(clip.path)), clip.start, clip.frames)
@@ -200,6 +213,9 @@ class EncodedImageColumn(FrameColumn):
 
     def sized(self, size: tuple[int, int]) -> EncodedImageColumn:
         return EncodedImageColumn(self.items, *self.native, self.channels, size)
+
+    def part(self, start: int, count: int) -> EncodedImageColumn:
+        return EncodedImageColumn(self.items[start : start + count], *self.native, self.channels, self.size)
 
     def _rows(self, block: int) -> range:
         return range(int(self._starts[block]), int(self._starts[block + 1]))
