@@ -23,7 +23,8 @@ from rich.progress import Progress
 
 from retrodict.errors import DataError
 from retrodict.trajectories import video
-from retrodict.trajectories.cache import LIMIT, Entry, FrameCache, entry_name, frame_cache
+from retrodict.trajectories.cache import Entry, FrameCache, entry_name, frame_cache
+from retrodict.trajectories.room import LIMIT
 
 #: An entry of the cache is a block of about this many bytes, but never so few frames that seeking to it outweighs decoding it.
 BLOCK_BYTES = 64_000_000
@@ -122,10 +123,10 @@ class FrameColumn(ABC):
             wanted[a : b + 1] = True
         sizes = np.diff(self._starts)
         frames, cache = int(sizes[wanted].sum()), frame_cache()
-        if frames * self.row_bytes > cache.limit:
+        if frames * self.row_bytes > cache.room.limit:
             warnings.warn(
                 f"{frames} frames of {self.size[0]}x{self.size[1]} take {frames * self.row_bytes / 1e9:.1f} GB, the frame cache "
-                f"holds {cache.limit / 1e9:.1f} GB: some will be decoded repeatedly; raise {LIMIT} or read smaller frames.",
+                f"holds {cache.room.limit / 1e9:.1f} GB: some will be decoded repeatedly; raise {LIMIT} or read smaller frames.",
                 stacklevel=2,
             )
             return
