@@ -13,7 +13,7 @@ from hypothesis import given, settings
 
 from retrodict.errors import DataError
 from retrodict.trajectories import Recordings, Span, Window, from_arrays, from_samples
-from retrodict.trajectories.windows import gathering
+from retrodict.trajectories.windows import gathering, prefetch
 from retrodict.trajectories.windows.spans import Between
 
 STATE, ACTION = "observation.state", "action"
@@ -352,6 +352,25 @@ def test_memory_is_used_again_only_when_nobody_holds_what_was_read_into_it(monke
     for step, values in held:
         assert np.array_equal(values, windows.at(step)[STATE][2:, 1:])
     assert len(held) <= len(addresses) < 40
+
+
+@pytest.mark.parametrize(("using", "thread"), [(0.0, False), (0.05, False), (0.5, True)])
+def test_batches_are_made_ahead_where_there_is_time_to(monkeypatch, using, thread):
+    clock = [0.0]
+    monkeypatch.setattr(prefetch.time, "perf_counter", lambda: clock[0])
+    makers = []
+
+    def make(step):
+        makers.append(threading.current_thread().name)
+        clock[0] += 1.0
+        return step
+
+    taken = []
+    for batch in prefetch.ahead(make, iter(range(12)), 2):
+        taken.append(batch)
+        clock[0] += using
+    assert taken == list(range(12))
+    assert any(name.startswith("retrodict-windows") for name in makers) == thread
 
 
 def test_an_iteration_that_is_left_ends_its_thread_and_an_error_reaches_the_reader():

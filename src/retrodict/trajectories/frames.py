@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import threading
 import time
 import warnings
@@ -12,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
-from itertools import pairwise
 from pathlib import Path
 from typing import Self
 
@@ -98,17 +96,22 @@ class FrameColumn(ABC):
         elif not out.flags.c_contiguous:
             out[:] = self.take(rows)
             return out
-        target, width = memoryview(out.reshape(-1).data), self.row_bytes
+        from retrodict.trajectories.scatter import read_pieces  # compiled: not for processes that read no frames
+
         blocks = np.searchsorted(self._starts, rows, "right") - 1
-        offsets = (rows - self._starts[blocks]) * width
         # Neighbouring rows of a block lie behind each other in its file: one read for each run of them.
-        begins = np.flatnonzero((np.diff(rows, prepend=-2) != 1) | (np.diff(blocks, prepend=-1) != 0))
-        runs = zip(blocks[begins].tolist(), offsets[begins].tolist(), pairwise([*begins.tolist(), len(rows)]), strict=True)
-        cache, names = frame_cache(), self._names
-        for block, offset, (begin, end) in runs:
-            entry = cache.held.get(names[block]) or self._entry(block, cache)
-            if os.preadv(entry.fileno(), [target[begin * width : end * width]], offset) != (end - begin) * width:
-                raise DataError(f"the frame cache of {self} is damaged ({entry.name}); delete that file and try again.")
+        begins = np.flatnonzero(np.concatenate([[True], (rows[1:] - rows[:-1] != 1) | (blocks[1:] != blocks[:-1])])[: len(rows)])
+        cache, names, width = frame_cache(), self._names, self.row_bytes
+        open_now = [cache.held.get(names[block]) or self._entry(block, cache) for block in blocks[begins].tolist()]
+        bad = read_pieces(
+            np.array([entry.fileno() for entry in open_now], np.int64),
+            (rows - self._starts[blocks])[begins] * width,
+            begins * width,
+            np.concatenate([begins[1:], [len(rows)]])[: len(begins)] * width - begins * width,
+            out,
+        )
+        if bad >= 0:
+            raise DataError(f"the frame cache of {self} is damaged ({open_now[bad].name}); delete that file and try again.")
         return out
 
     def prepare(self, starts: np.ndarray, lengths: np.ndarray) -> None:

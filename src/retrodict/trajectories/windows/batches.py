@@ -54,7 +54,8 @@ class Windows:
         balance: draw with replacement so that every batch has an equal share of each domain, task or episode.
         where: which steps may be anchors: a boolean feature, or a function from an episode to booleans (T,).
         clips: an epoch visits every episode once and draws this many windows from it, one behind the other.
-        prefetch: batches made ahead by a thread while iterating; by default 2 where there are camera frames to read, else 0.
+        prefetch: batches made ahead by a thread while iterating, as soon as it is seen that there is time to; by default 2 where
+            there are camera frames to read, else 0.
 
     Raises DataError when there is no window to read, and for windows over samples that have no time.
     """
@@ -102,9 +103,8 @@ class Windows:
             name: self._reader(VALID + name) for name in self._readers if any(VALID + name in episode for episode in recordings)
         }
         self._order = self._ordered(weights, balance, clips)
-        visual = [name for name in self._readers if self._is_visual(name)]
-        self._visual = [self._readers[name] for name in visual]
-        self._prefetch = (2 if visual else 0) if prefetch is None else prefetch
+        self._visual = {name: reader for name, reader in self._readers.items() if self._is_visual(name)}
+        self._prefetch = (2 if self._visual else 0) if prefetch is None else prefetch
         self._prepared = order == "sequence"  # what is read once, in order, is decoded as it goes
         self._preparing = threading.Lock()
 
@@ -123,7 +123,8 @@ class Windows:
 
     def at(self, step: int) -> Batch:
         """The batch of a step, counted through all epochs."""
-        self._prepare()
+        if not self._prepared:
+            self._prepare()
         return self.gather(self.anchors[self._order.at(step)], step)
 
     def gather(self, anchors: np.ndarray, step: int = 0) -> Batch:
@@ -198,13 +199,13 @@ class Windows:
         if values.dtype == object:
             return [[str(entry) for entry in row] for row in values.reshape(*values.shape[:2], -1)[:, :, 0]]
         tensor = torch.from_numpy(values)
-        return tensor.movedim(-1, 2) if self._is_visual(name) else tensor
+        return tensor.movedim(-1, 2) if name in self._visual else tensor
 
     def _prepare(self) -> None:
         with self._preparing:
             if not self._prepared:
                 lengths = np.where(np.isin(np.arange(len(self._lengths)), self.anchors[:, 0]), self._lengths, 0)
-                for reader in self._visual:
+                for reader in self._visual.values():
                     reader.prepare(lengths)
                 self._prepared = True
 
