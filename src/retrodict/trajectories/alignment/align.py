@@ -110,7 +110,8 @@ class Alignment:
         said = " or ".join(f"{abs(k)} row(s) {'late' if k > 0 else 'early'}" for k in lags)
         if len(off) == len(self.episodes):
             also = ", or the convention is that an action led to its own row" if lags == [1] and not expected else ""
-            also = ", or what they do shows that much later" if lags[-1] < 0 else also
+            also += ", or they only react to what is seen" if lags[0] > 0 else ""
+            also += ", or what they do shows that much later" if lags[-1] < 0 else ""
             return f"in all {len(off)} episodes the actions are {said}{also}; `align` can mend it."
         shown = ", ".join(found.episode for found in list(off.values())[:5]) + (", ..." if len(off) > 5 else "")
         return f"in {len(off)} of {len(self.episodes)} episodes the actions are {said} ({shown}); `align` can mend it."
