@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 import threading
 
 import hypothesis.strategies as st
@@ -385,3 +387,9 @@ def test_an_iteration_that_is_left_ends_its_thread_and_an_error_reaches_the_read
     windows.anchors = np.full((30, 2), 99)  # no such episode
     with pytest.raises(IndexError):
         next(iter(windows))
+
+
+def test_who_reads_no_batch_does_not_pay_for_torch():
+    asked = "import sys; import retrodict.trajectories.stores, retrodict.trajectories as t; print('torch' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True).stdout
+    assert said.strip() == "False"

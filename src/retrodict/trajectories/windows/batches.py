@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 
 from retrodict.errors import DataError
 from retrodict.trajectories.episodes import Episode
@@ -147,11 +146,11 @@ class Windows:
             return located[id(of)]
 
         steps, inside = locate(self._span)
-        out["mask"] = torch.from_numpy(inside)
-        out["episode"], out["frame"] = torch.from_numpy(positions.copy()), torch.from_numpy(frames.copy())
-        out["domain"] = torch.from_numpy(self._domains[positions])
-        out["first"] = torch.from_numpy((steps == 0) & inside)
-        out["fraction"] = torch.from_numpy((steps / np.maximum(lengths - 1, 1)[:, None]).astype(np.float32))
+        out["mask"] = _tensor(inside)
+        out["episode"], out["frame"] = _tensor(positions.copy()), _tensor(frames.copy())
+        out["domain"] = _tensor(self._domains[positions])
+        out["first"] = _tensor((steps == 0) & inside)
+        out["fraction"] = _tensor((steps / np.maximum(lengths - 1, 1)[:, None]).astype(np.float32))
         for name, of in self._reaches.items():
             steps, inside = locate(of)
             if name not in self._readers:
@@ -163,8 +162,8 @@ class Windows:
                 mask = _both(inside, reader.present(positions, len(of)))
                 if name in self._gaps:
                     mask = _both(mask, self._without_gaps(name, positions, steps, values))
-                out[f"mask.{name}"] = torch.from_numpy(mask)
-            out[name] = self._tensor(name, values)
+                out[f"mask.{name}"] = _tensor(mask)
+            out[name] = self._handed_out(name, values)
         return out
 
     # ---- reading ------------------------------------------------------------------------------------------------------
@@ -180,10 +179,10 @@ class Windows:
         if self._draws:
             fitting = np.sum([self._fits(positions, frames, int(stride)) for stride in self._strides], 0)
             strides = self._strides[(rng.random(len(positions)) * fitting).astype(np.int64)]
-            out["stride"] = torch.from_numpy(strides)
+            out["stride"] = _tensor(strides)
         if self.window.reverse:
             backwards = rng.random(len(positions)) < self.window.reverse
-            out["reversed"] = torch.from_numpy(backwards)
+            out["reversed"] = _tensor(backwards)
         return strides, backwards
 
     def _without_gaps(self, name: str, positions: np.ndarray, steps: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -195,10 +194,10 @@ class Windows:
         values[~valid] = 0
         return valid
 
-    def _tensor(self, name: str, values: np.ndarray) -> Any:
+    def _handed_out(self, name: str, values: np.ndarray) -> Any:
         if values.dtype == object:
             return [[str(entry) for entry in row] for row in values.reshape(*values.shape[:2], -1)[:, :, 0]]
-        tensor = torch.from_numpy(values)
+        tensor = _tensor(values)
         return tensor.movedim(-1, 2) if name in self._visual else tensor
 
     def _prepare(self) -> None:
@@ -311,6 +310,12 @@ class Windows:
     def _is_episode_task(self, name: str) -> bool:
         """True for the task where it stands with the episode and not with each step."""
         return name == TASK and not any(TASK in episode for episode in self.recordings)
+
+
+def _tensor(values: np.ndarray) -> Any:
+    import torch  # here, as it takes a second and who records or converts reads no batch
+
+    return torch.from_numpy(values)
 
 
 def _group(episode: Episode, balance: str) -> object:
