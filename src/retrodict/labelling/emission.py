@@ -25,7 +25,6 @@ from retrodict.trajectories.stores.lerobot.labels import (
     label_values,
     runs_of,
 )
-from retrodict.trajectories.stores.lerobot.source import origin
 
 
 def with_labels(
@@ -59,4 +58,4 @@ def _pieces(episode: Episode, kept: np.ndarray, count: int) -> Iterator[Episode]
         )
         if "timestamp" in piece:
             piece = piece.with_values({"timestamp": piece["timestamp"] - piece["timestamp"][0]})
-        yield replace(piece, meta={**origin(episode), **cut_from(piece[FROM_FRAME])})
+        yield replace(piece, meta={**episode.origin, **cut_from(piece[FROM_FRAME])})

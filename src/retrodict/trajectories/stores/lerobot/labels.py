@@ -22,7 +22,7 @@ from retrodict.trajectories.features import ACTION, CONFIDENCE, CORRECTED, INFER
 from retrodict.trajectories.recordings import Recordings
 from retrodict.trajectories.stores.checks import check_finite
 from retrodict.trajectories.stores.lerobot.pieces import Piece
-from retrodict.trajectories.stores.lerobot.source import cut, origin, values_of
+from retrodict.trajectories.stores.lerobot.source import cut, values_of
 from retrodict.trajectories.stores.lerobot.writer import Writer
 
 Emit = Literal["split", "weight", "all"]
@@ -157,7 +157,7 @@ class LabelWriter:
         if self.emit == "split":
             self._writer.add_pieces(_split(episode, values, labels.kept))
         else:
-            self._writer.add(values, tasks=episode.tasks, domain=episode.domain, meta=origin(episode))
+            self._writer.add(values, tasks=episode.tasks, domain=episode.domain, meta=episode.origin)
 
     def close(self) -> Path:
         """Put the dataset into its place.
@@ -229,7 +229,7 @@ def _split(episode: Episode, values: dict[str, Any], kept: np.ndarray) -> Iterat
         part = cut(values, start, stop)
         if "timestamp" in part:
             part["timestamp"] = part["timestamp"] - part["timestamp"][0]
-        yield Piece(part, episode.tasks, episode.domain, {**origin(episode), **cut_from(part[FROM_FRAME])})
+        yield Piece(part, episode.tasks, episode.domain, {**episode.origin, **cut_from(part[FROM_FRAME])})
 
 
 def cut_from(frames: np.ndarray) -> dict[str, int]:

@@ -25,7 +25,7 @@ from retrodict.trajectories.stores.lerobot import layout
 from retrodict.trajectories.stores.lerobot.assembly import assemble
 from retrodict.trajectories.stores.lerobot.extension import Extension, plain
 from retrodict.trajectories.stores.lerobot.pieces import Piece, Stage, Values
-from retrodict.trajectories.stores.lerobot.source import origin, values_of
+from retrodict.trajectories.stores.lerobot.source import values_of
 from retrodict.trajectories.stores.lerobot.staging import Staging
 
 
@@ -168,5 +168,5 @@ def write(recordings: Recordings, folder: str | Path, *, overwrite: bool = False
     with writer:
         for episode in recordings.episodes[writer.done :]:
             values = values_of(episode, recordings)
-            writer.add(values, tasks=episode.tasks, domain=episode.domain, meta=origin(episode))
+            writer.add(values, tasks=episode.tasks, domain=episode.domain, meta=episode.origin)
     return writer.folder
