@@ -10,8 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -23,6 +22,7 @@ from retrodict.trajectories.recordings import Recordings
 from retrodict.trajectories.stores.checks import check_finite
 from retrodict.trajectories.stores.lerobot.pieces import Piece
 from retrodict.trajectories.stores.lerobot.source import cut, values_of
+from retrodict.trajectories.stores.lerobot.staging import WrittenWhole
 from retrodict.trajectories.stores.lerobot.writer import Writer
 
 Emit = Literal["split", "weight", "all"]
@@ -92,7 +92,7 @@ def label_values(episode: Episode, labels: EpisodeLabels, emit: Emit, run: int) 
     return values
 
 
-class LabelWriter:
+class LabelWriter(WrittenWhole):
     """Writes recordings with labels, episode by episode; use it as a context. Killed at any moment, it carries on.
 
     Args:
@@ -168,14 +168,8 @@ class LabelWriter:
             raise DataError(f"{len(self.source) - self.done} of {len(self.source)} episodes have no labels yet.")
         return self._writer.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self._writer.__exit__(kind, error, trace)
+    def release(self) -> None:
+        self._writer.release()
 
     def _check(self, episode: Episode, labels: EpisodeLabels) -> None:
         if np.shape(labels.action) != (episode.length, self._width):
