@@ -5,7 +5,7 @@
 One dataset of 20 episodes of 100 frames of 96x96 video and one ten times as large, both LeRobotDataset v3.0 on disk and read by
 all. A window is 4 frames, states and actions; batches of 64, each held until the next is there. Everything is measured side by
 side: in every round each reader has its turn, and medians over the rounds are compared. Ours is judged as a user iterates, with
-the default thread that is ahead; without it is measured beside. Of LeRobot's numbers of workers the better counts. Needs
+the default prefetch; without it is measured beside. Of LeRobot's numbers of workers the better counts. Needs
 `.venv-lerobot` (`make interop`) and pylance.
 """
 

@@ -74,7 +74,8 @@ def main(job: Job) -> None:
     console.print(f"{len(truth)} episodes, {truth.steps} frames; {carrying} episodes keep their actions.")
 
     console.rule("2. Learn what actions look like, and label the rest")
-    inverse = fitted(rd.VPT(steps=job.steps, holdout=0.5, seed=job.seed), bare, job.out / "vpt")
+    taught = bare[: (carrying + 1) // 2]  # the other half of the labelled episodes tells how far its labels can be trusted
+    inverse = fitted(rd.VPT(steps=job.steps, seed=job.seed), taught, job.out / "vpt")
     labelled = rd.label(bare, inverse, out=job.out / "labelled", overwrite=True)
     console.print(str(labelled.summary))
 
@@ -131,7 +132,7 @@ def main(job: Job) -> None:
     )
     report = html.page(
         "From a tenth of the actions to a policy",
-        f"{labelled.summary.labelled} episodes of a first-person game were labelled by a model that learned from {carrying}.",
+        f"{labelled.summary.labelled} episodes of a first-person game were labelled by a model that learned from {len(taught)}.",
         html.section("Measured", html.table(("what", "measured"), rows)),
         html.section("Frames with true and inferred action", html.picture(strip)),
         html.section(

@@ -21,7 +21,6 @@ from retrodict._version import __version__
 from retrodict.errors import DataError, MissingExtraError, NotFittedError, RetrodictError
 
 if TYPE_CHECKING:
-    from retrodict.labelling.align import align as align
     from retrodict.labelling.label import label as label
     from retrodict.reports.evaluation import evaluate as evaluate
     from retrodict.systems import System as System
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from retrodict.trajectories import Window as Window
     from retrodict.trajectories import from_arrays as from_arrays
     from retrodict.trajectories import from_samples as from_samples
+    from retrodict.trajectories.alignment import align as align
     from retrodict.trajectories.stores import convert as convert
     from retrodict.trajectories.stores import open as open
     from retrodict.worlds import make as make
@@ -53,7 +53,8 @@ HOMES = {
     **dict.fromkeys(("convert", "open"), "retrodict.trajectories.stores"),
     **dict.fromkeys(("make", "record", "rollout"), "retrodict.worlds"),
     **dict.fromkeys(("System", "catalogue"), "retrodict.systems"),
-    **dict.fromkeys(("align", "label"), "retrodict.labelling"),
+    "align": "retrodict.trajectories.alignment",
+    "label": "retrodict.labelling",
     "Run": "retrodict.training.run",
     "evaluate": "retrodict.reports.evaluation",
 }

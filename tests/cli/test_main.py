@@ -4,6 +4,7 @@ import errno
 import json
 import subprocess
 import sys
+import warnings
 
 import pytest
 
@@ -146,3 +147,11 @@ def test_systems_are_listed_for_people_and_scripts(capsys):
     found = json.loads(capsys.readouterr().out)
     assert found
     assert all("Policy" in entry["roles"] for entry in found)
+
+
+def test_a_warning_is_one_sentence_without_the_line_of_code_it_comes_from(monkeypatch, capsys):
+    import retrodict.cli.info as info
+
+    monkeypatch.setattr(info, "run", lambda argv: warnings.warn("actions are two rows late.", stacklevel=1))
+    assert main(["info", "anything"]) == 0
+    assert capsys.readouterr().err == "retrodict info: warning: actions are two rows late.\n"

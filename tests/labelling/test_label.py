@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -107,8 +108,8 @@ def test_the_summary_answers_what_people_ask(toy):
         "calibration error",
         "jump = multi binary (jump)",
         "leads to the next row",
-        "(unit: ",
-        "held-out episodes",
+        "in an episode like the 38 held-out ones",
+        "held-out labelled episodes",
         "guesses",
         "Took",
     ):
@@ -117,9 +118,38 @@ def test_the_summary_answers_what_people_ask(toy):
     assert set(summary.part_errors) == {"jump", "turn"}
     json.dumps(summary.to_json(), allow_nan=False)
     assert summary.expected_error == pytest.approx(0.05, abs=0.06)
-    assert summary.chosen_on == 0
-    toy.heldout_ = tuple(episode.identity for episode in recordings.episodes[2:5])
-    assert "3 of them also chose which weights were kept" in str(label(recordings, toy).summary)
+
+
+def test_episodes_that_chose_the_weights_are_not_calibrated_on():
+    """The promise made on them did not hold: they flatter the model as much as what it learned from."""
+    recordings, _ = play(30, labelled=20)
+    chosen = Toy().fit(recordings[:2], validation=recordings[2:6])
+    labelled = label(recordings, chosen)
+    assert labelled.summary.calibration.episodes == 14
+    with pytest.raises(CannotPromise, match=r"takes 19 or more .* there are 14: of the 20 .* 2 taught .* 4 chose"):
+        label(recordings, chosen, max_error=0.05)
+    used = Toy().fit(recordings[:2], validation=recordings[2:20])
+    text = str(label(recordings, used).summary)
+    assert "of the 20 labelled episodes 2 taught the model and 18 chose its weights; fit it without some" in text
+    with pytest.raises(CannotPromise, match="there are 0"):
+        label(recordings, used, max_error=0.3)
+    with pytest.raises(DataError, match="none of the 18 episodes given for calibration"):
+        label(recordings, used, calibration=recordings[2:20])
+
+
+def test_pieces_of_an_episode_are_one_unit(toy):
+    """Cut into forty pieces, five episodes stay five: the pieces err together."""
+    recordings, _ = play(12, labelled=7)
+    whole = label(recordings, toy, max_error=0.3)
+    pieces = [
+        replace(e, length=6, slices={n: replace(where, start=where.start + at) for n, where in e.slices.items()})
+        for e in recordings[2:7]
+        for at in range(0, 48, 6)
+    ]
+    cut = label(recordings, toy, max_error=0.3, calibration=recordings.of(pieces))
+    assert (whole.summary.promise.episodes, cut.summary.promise.episodes) == (5, 5)
+    with pytest.raises(CannotPromise, match="there are 5"):
+        label(recordings, toy, max_error=0.1, calibration=recordings.of(pieces))
 
 
 def test_on_disk_it_is_what_it_is_in_memory(toy, tmp_path):
@@ -199,11 +229,13 @@ def test_stopped_between_writing_and_tidying_up_it_does_not_write_again(toy, tmp
     assert not (tmp_path / "out.labelling").exists()
 
 
-def test_labels_of_another_model_are_not_taken_for_these(toy, tmp_path):
+def test_labels_of_another_model_are_not_taken_for_these(toy, tmp_path, monkeypatch):
     recordings, _ = play(10, labelled=5)
     other = Toy(boast=1).fit(recordings.select([0]))
-    with pytest.raises(CannotPromise):
-        label(recordings, toy, out=tmp_path / "out", max_error=0.001)
+    monkeypatch.setattr(lerobot.LabelWriter, "add", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        label(recordings, toy, out=tmp_path / "out", max_error=0.3)
+    monkeypatch.undo()
     with pytest.raises(DataError, match=r"another configuration \(model"):
         label(recordings, other, out=tmp_path / "out")
     # The same model with another bound goes on from what is there.
@@ -216,7 +248,7 @@ def test_without_held_out_episodes_it_says_so_and_promises_nothing():
     labelled = label(recordings, toy)
     assert labelled.summary.calibration is None
     assert "as the model gave them" in str(labelled.summary)
-    with pytest.raises(DataError, match=r"of the 3 that carry actions none is such"):
+    with pytest.raises(DataError, match=r"there are 0: of the 3 labelled episodes 3 taught the model"):
         label(recordings, toy, max_error=0.1)
     given, _ = play(30, labelled=30, seed=5)
     with pytest.raises(DataError, match="none of the 8 episodes given for calibration"):
@@ -244,7 +276,7 @@ def test_actions_out_of_step_are_warned_of(toy):
         label(late, toy)
 
 
-def test_labelling_again_keeps_the_run_of_what_was_labelled(toy):
+def test_labelling_again_keeps_the_run_of_what_was_labelled(toy, tmp_path):
     recordings, _ = play(10, labelled=5)
     first = label(recordings, toy)
     more, _ = play(3, labelled=0, seed=9)
@@ -253,6 +285,9 @@ def test_labelling_again_keeps_the_run_of_what_was_labelled(toy):
     again = label(joined, toy)
     assert [int(e[RUN][0]) for e in again] == [-1] * 5 + [0] * 5 + [1] * 3
     assert again.summary.calibration.episodes == 3  # inferred actions are no truth to calibrate on
+    joined.save(tmp_path / "joined")
+    on_disk = label(lerobot.read(tmp_path / "joined"), toy, out=tmp_path / "again")
+    assert [int(e[RUN][0]) for e in on_disk] == [int(e[RUN][0]) for e in again]
     assert len(again.meta[RUNS]) == 2
 
 

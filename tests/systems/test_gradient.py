@@ -60,6 +60,24 @@ def test_validation_that_is_given_takes_the_place_of_the_holdout(tmp_path):
     assert (loaded.learned_from_, loaded.heldout_) == (system.learned_from_, system.heldout_)
 
 
+def test_steps_are_weighed_once_when_judged_as_when_learned_from(monkeypatch):
+    """Where the loss weighs steps, anchors are not drawn by weight as well."""
+    weight = [np.linspace(0.1, 1, e.length).astype(np.float32) for e in DATA]
+    read = {True: [], False: []}
+
+    class Weighing(ToyInverse):
+        def reader(self, recordings):
+            return recordings.windows(self.window(self.spec_), self.batch, seed=self.seed, weights=None)
+
+        def loss(self, net, batch):
+            read[net.training].extend(zip(batch["episode"].tolist(), batch["frame"].tolist(), strict=True))
+            return super().loss(net, batch)
+
+    data = DATA.with_column("sample.weight", weight)
+    Weighing(holdout=0.34, steps=1).fit(data)
+    assert len(read[False]) == len(set(read[False])) > 0, "every held-out step once, whatever its weight"
+
+
 def test_without_holdout_all_episodes_teach_and_none_judges():
     system = ToyInverse(holdout=0.0).fit(DATA)
     assert (system.learned_from_, system.heldout_, system.trained_.best) == (identities(DATA), (), None)

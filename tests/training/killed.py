@@ -30,7 +30,7 @@ def loss(net, batch, step):
     return {"error": F.mse_loss(guess, batch["y"]), "size": 1e-3 * (1 + step) / STEPS * guess.square().mean()}
 
 
-def work(folder, pause=0.0):
+def work(folder, pause=0.0, callbacks=(), reading=batches):
     """Two stages with all that has a memory: dropout, batch statistics, momentum, averages, a plateau, the best weights.
 
     The second stage learns the opposite of what it is judged by: its best weights are early ones, which only a checkpoint knows.
@@ -59,9 +59,9 @@ def work(folder, pause=0.0):
     ]
     done = train(
         net,
-        lambda step: batches(step, pause),
+        lambda step: reading(step, pause),
         stages,
-        Run(Path(folder), checkpoint_every=10, log_every=8, progress=False),
+        Run(Path(folder), checkpoint_every=10, log_every=8, progress=False, callbacks=callbacks),
         seed=5,
     )
     return done, net

@@ -64,6 +64,48 @@ def test_killed_twice_and_resumed_it_ends_with_the_same_weights_and_the_same_log
     assert events(tmp_path) == events(folder)
 
 
+def press(*_):
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("step", [1, 27, 60, 64, 120])
+def test_ctrl_c_in_a_step_keeps_that_step(tmp_path, clean, step):
+    def callback(moment):
+        if moment.step == step:
+            press()
+
+    with pytest.raises(KeyboardInterrupt):
+        killed.work(tmp_path, callbacks=(callback,))
+    assert Checkpoints(tmp_path).paths()[0].name == f"checkpoint-{step:08d}.pt"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    done, net = killed.work(tmp_path)
+    assert done.resumed_at == step
+    assert equal(net.state_dict(), clean[1])
+
+
+def test_ctrl_c_while_waiting_for_data_keeps_the_last_step_and_a_second_one_does_not_wait(tmp_path, clean):
+    def reading(step, pause):
+        if step == 33:
+            press()
+            time.sleep(0.1)
+        return killed.batches(step)
+
+    with pytest.raises(KeyboardInterrupt):
+        killed.work(tmp_path, reading=reading)
+    assert Checkpoints(tmp_path).paths()[0].name == "checkpoint-00000033.pt"
+
+    def impatient(moment):
+        if moment.step == 45:
+            press()
+            press()
+
+    with pytest.raises(KeyboardInterrupt):
+        killed.work(tmp_path, callbacks=(impatient,))
+    done, net = killed.work(tmp_path)
+    assert done.resumed_at == 40, "the step under way was left, so what it did is not kept"
+    assert equal(net.state_dict(), clean[1])
+
+
 def events(folder):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -148,6 +148,15 @@ def test_the_bound_is_kept_and_a_larger_dataset_still_reads(clips, cache, monkey
     assert batch[CAMERA].shape == (68, 2, 3, *SIZE)
 
 
+def test_a_cache_file_cut_off_under_a_reader_is_named(clips, cache):
+    column = VideoColumn(clips[0], *SIZE)
+    column.take(np.arange(10))
+    for path in entries(cache):
+        os.truncate(path, path.stat().st_size // 2)
+    with pytest.raises(DataError, match=r"frame cache of video .* is damaged \(.*\.u8\); delete that file"):
+        column.take(np.arange(len(column)))
+
+
 def test_what_was_opened_longest_ago_is_evicted_first(tmp_path, cache, monkeypatch):
     monkeypatch.setenv("RETRODICT_CACHE_GB", str(35 * 32 * 40 * 3 / 1e9))
     video.encode(scene(40), tmp_path / "a.mp4", 30)

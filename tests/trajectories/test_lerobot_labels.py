@@ -174,7 +174,7 @@ def test_a_second_run_keeps_the_first_and_the_first_origin(tmp_path: Path, sourc
 
     twice = lerobot.read(write_labelled(once, again, tmp_path / "twice", "split", run={"model": "second"}))
     assert [run["model"] for run in twice.meta["labelling"]] == ["vpt", "second"]
-    assert twice[2][RUN].tolist() == [1, 1, 1]
+    assert twice[2][RUN].tolist() == [0, 0, 0], "what the first run said is still its own"
     assert twice[0][RUN].tolist() == [1, -1, -1, -1, -1, -1]
     assert [(e[FROM_EPISODE][0], e[FROM_FRAME][0]) for e in twice] == [(0, 0), (1, 0), (1, 4), (1, 8)]
     assert twice[2].meta["origin/from_frame"] == 4

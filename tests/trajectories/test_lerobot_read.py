@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from retrodict.errors import DataError
+from retrodict.trajectories import from_arrays
 from retrodict.trajectories.stores import lerobot
 from retrodict.trajectories.video import concatenate, encode
 
@@ -401,3 +402,21 @@ def test_rows_that_belong_to_other_episodes(tmp_path: Path) -> None:
     assert "episode" in refusal(folder)
     pq.write_table(pq.read_table(path).slice(0, 15), path)
     assert "15 rows" in refusal(folder)
+
+
+def test_converted_columns_are_bounded_as_frames_are_and_what_is_open_stays_readable(tmp_path, monkeypatch):
+    made = [from_arrays([{"observation.state": np.full((2000, 4), i, np.float32)}], fps=10) for i in range(6)]
+    folders = [recordings.save(tmp_path / f"set{i}") for i, recordings in enumerate(made)]
+    cache = tmp_path / "small"
+    monkeypatch.setenv("RETRODICT_CACHE", str(cache))
+    monkeypatch.setenv("RETRODICT_CACHE_GB", str(3 * 2000 * 7 * 8 / 1e9))
+    opened = []
+    for folder in folders:
+        opened.append(lerobot.read(folder))
+        assert sum(file.stat().st_size for file in cache.rglob("*") if file.is_file()) <= 3 * 2000 * 7 * 8
+        opened[0] = lerobot.read(folders[0])  # opened again and again, so it is not the one to go
+    kept = [path for path in (cache / "columns").iterdir() if path.is_dir()]
+    assert 0 < len(kept) < 6
+    for i, recordings in enumerate([*opened, *map(lerobot.read, folders)]):
+        assert (recordings[0]["observation.state"] == i % 6).all()
+    assert not list(cache.rglob("*.partial"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 import threading
 
 import hypothesis.strategies as st
@@ -13,7 +15,7 @@ from hypothesis import given, settings
 
 from retrodict.errors import DataError
 from retrodict.trajectories import Recordings, Span, Window, from_arrays, from_samples
-from retrodict.trajectories.windows import gathering
+from retrodict.trajectories.windows import gathering, prefetch
 from retrodict.trajectories.windows.spans import Between
 
 STATE, ACTION = "observation.state", "action"
@@ -354,6 +356,25 @@ def test_memory_is_used_again_only_when_nobody_holds_what_was_read_into_it(monke
     assert len(held) <= len(addresses) < 40
 
 
+@pytest.mark.parametrize(("using", "thread"), [(0.0, False), (0.05, False), (0.5, True)])
+def test_batches_are_made_ahead_where_there_is_time_to(monkeypatch, using, thread):
+    clock = [0.0]
+    monkeypatch.setattr(prefetch.time, "perf_counter", lambda: clock[0])
+    makers = []
+
+    def make(step):
+        makers.append(threading.current_thread().name)
+        clock[0] += 1.0
+        return step
+
+    taken = []
+    for batch in prefetch.ahead(make, iter(range(12)), 2):
+        taken.append(batch)
+        clock[0] += using
+    assert taken == list(range(12))
+    assert any(name.startswith("retrodict-windows") for name in makers) == thread
+
+
 def test_an_iteration_that_is_left_ends_its_thread_and_an_error_reaches_the_reader():
     before = threading.active_count()
     windows = ragged([30]).windows(Window(features=(STATE,)), 1, prefetch=2)
@@ -366,3 +387,9 @@ def test_an_iteration_that_is_left_ends_its_thread_and_an_error_reaches_the_read
     windows.anchors = np.full((30, 2), 99)  # no such episode
     with pytest.raises(IndexError):
         next(iter(windows))
+
+
+def test_who_reads_no_batch_does_not_pay_for_torch():
+    asked = "import sys; import retrodict.trajectories.stores, retrodict.trajectories as t; print('torch' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True).stdout
+    assert said.strip() == "False"

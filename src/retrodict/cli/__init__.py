@@ -7,7 +7,10 @@ import errno
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 from retrodict._version import __version__
 from retrodict.errors import RetrodictError
@@ -17,7 +20,7 @@ COMMANDS = {
     "convert": "between kinds of recordings; says what it guesses before it writes",
     "record": "episodes of a game or simulator, played by a scripted player or a model",
     "align": "whether video and actions are in step, and by how many steps they are not",
-    "label": "infer the actions that recordings lack, with a confidence that holds",
+    "label": "infer the actions that recordings lack, with a calibrated confidence",
     "train": "fit a system to recordings",
     "evaluate": "play a policy in its world and say how well it does, with an interval",
     "systems": "the catalogue: every system, what it reads and returns, what was reproduced",
@@ -43,7 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         return complain(f"there is no command {name!r}{_meant(name)} `retrodict --help` lists them.")
     try:
-        importlib.import_module(f"retrodict.cli.{name}").run(rest)
+        with warnings.catch_warnings():
+            warnings.showwarning = partial(_warn, name, warnings.showwarning)
+            importlib.import_module(f"retrodict.cli.{name}").run(rest)
     except RetrodictError as error:
         return complain(" ".join(str(error).split()), name)
     except KeyboardInterrupt:
@@ -85,6 +90,14 @@ def complain(sentence: str, command: str = "") -> int:
     """Say on standard error what is wrong; returns the exit code for it."""
     print(f"retrodict {command}: {sentence}" if command else f"retrodict: {sentence}", file=sys.stderr)
     return 2
+
+
+def _warn(command: str, plainly: Callable[..., None], message: Warning | str, category: type[Warning], *where: Any) -> None:
+    """Say a warning of ours as a sentence, without the line of code that it comes from."""
+    if category is UserWarning:
+        print(f"retrodict {command}: warning: {' '.join(str(message).split())}", file=sys.stderr)
+    else:
+        plainly(message, category, *where)
 
 
 def _meant(name: str) -> str:

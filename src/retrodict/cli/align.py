@@ -30,11 +30,11 @@ def align(
         seed: seed of the small models.
         json: print JSON.
     """
-    from retrodict import labelling
+    from retrodict.trajectories import alignment
     from retrodict.trajectories.stores import open
 
     found = open(recordings)
-    lags = labelling.align(found, seed=seed)
+    lags = alignment.align(found, seed=seed)
     if json:
         show.as_json(lags.to_json())
     else:
@@ -46,6 +46,6 @@ def align(
             rows = ((e.episode, "cannot be told" if e.lag is None else f"{e.lag:+d}") for e in lags.episodes.values())
             show.table(("episode", "lag"), rows)
     if mend is not None:
-        labelling.mend(found, lags).save(mend)
+        alignment.mend(found, lags).save(mend)
         if not json:
             show.say(f"the recordings, in step, stand in {mend}.")

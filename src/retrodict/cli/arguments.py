@@ -19,7 +19,7 @@ HABITS = (tyro.conf.FlagCreatePairsOff,)
 
 
 CHECKPOINT_EVERY = 100
-"""Steps that a stopped training loses at most."""
+"""Steps that a training loses at most when it is killed; Ctrl-C loses none."""
 
 
 def parse(

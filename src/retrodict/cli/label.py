@@ -46,11 +46,13 @@ def label(
 ) -> None:
     """Infer the actions of the episodes that lack them, each with a confidence, and write a LeRobotDataset.
 
-    Without --model, a vpt inverse model is trained first on the episodes that carry actions, of which three in ten are kept to
-    find out how far its labels can be trusted. To choose its settings, train it with `retrodict train vpt` and give it here.
+    Without --model, a vpt inverse model is trained first on the episodes that carry actions, of which three in ten (or as many as
+    --max-error takes) are kept to find out how far its labels can be trusted. To choose its settings, train it with `retrodict
+    train vpt` on some of the episodes that carry actions, and give it here.
 
-    With --max-error 0.05, labels are kept only as far as at most 5 % of the kept ones are expected to be wrong, in recordings
-    like those held out. Where that cannot be promised, the command says what would do and writes nothing.
+    With --max-error 0.05, labels are kept only as far as at most 5 % of the kept ones of an episode are expected to be wrong, in
+    episodes like those held out, of which that takes 19 or more. Where it cannot be promised, the command says what would do and
+    writes nothing.
 
     Example: retrodict label play --out labelled --max-error 0.05
 
@@ -77,8 +79,9 @@ def label(
     found = open(recordings)
     if model is None and not overwrite and out.exists() and not default_work(out).exists():
         raise DataError(f"{out} exists already; name another folder, or say --overwrite to replace it.")
+    labelling.unlabelled(found)  # said before a model is trained for nothing
     judged_on = open(calibration) if calibration is not None else None
-    system = System.load(model) if model is not None else _trained(found, out, seed, keep=judged_on is None)
+    system = System.load(model) if model is not None else _trained(found, out, seed, keep=judged_on is None, max_error=max_error)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the summary repeats them, once
         labelled = labelling.label(
@@ -105,18 +108,33 @@ def label(
             show.say(f"Report: {report}")
 
 
-def _trained(recordings: Recordings, out: Path, seed: int, *, keep: bool) -> System:
+def _trained(recordings: Recordings, out: Path, seed: int, *, keep: bool, max_error: float | None) -> System:
     """An inverse model of the episodes that carry actions; some are kept from it where `keep`, to judge it by."""
     from retrodict.errors import DataError
     from retrodict.systems import lookup
     from retrodict.training.run import Run
     from retrodict.trajectories.features import ACTION
 
-    acting = recordings.having(ACTION)
-    if not len(acting):
+    training = recordings.having(ACTION)
+    if not len(training):
         raise DataError("no episode carries actions, so there is nothing to learn from; give a model with --model.")
-    training = acting.split(CALIBRATION_SHARE, seed=seed)[0] if keep and len(acting) > 1 else acting
+    kept = _kept(len(training), max_error) if keep else 0
+    if kept:
+        training = training.split(kept / len(training), seed=seed)[0]
     work = default_work(out)
     system = lookup("vpt")(seed=seed).fit(training, run=Run(folder=work / "training", checkpoint_every=CHECKPOINT_EVERY))
     system.save(work / "model")
     return system
+
+
+def _kept(carrying: int, max_error: float | None) -> int:
+    """How many of the episodes that carry actions are kept from the training: as many as `max_error` takes, half at most."""
+    from retrodict.labelling.conformal import CannotPromise, fewest
+
+    asked = fewest(max_error) if max_error is not None else min(carrying - 1, 1)
+    if max_error is not None and 2 * asked > carrying:
+        raise CannotPromise(
+            f"max_error={max_error:g} takes {asked} or more labelled episodes that the model never met, and no fewer to learn "
+            f"from; {carrying} carry actions: label more, or give others with --calibration, or a model with --model."
+        )
+    return max(asked, round(CALIBRATION_SHARE * carrying))

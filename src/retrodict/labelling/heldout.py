@@ -1,4 +1,4 @@
-"""The labelled episodes that an inverse model did not learn from, and how right it is on them."""
+"""The labelled episodes that an inverse model neither learned from nor was chosen by, and how right it is on them."""
 
 from __future__ import annotations
 
@@ -12,28 +12,37 @@ from retrodict.labelling.calibrate import Calibration, calibrate
 from retrodict.labelling.conformal import HeldOut
 from retrodict.labelling.infer import Inference
 from retrodict.metrics import Rightness
+from retrodict.systems import System
 from retrodict.trajectories import ActionSpace, Episode, Recordings
 from retrodict.trajectories.features import ACTION, INFERRED, SOURCE, VALID
 
 
-def held_out(
-    recordings: Recordings, taught: Sequence[tuple[str, int]], given: Recordings | None, reads: Sequence[str]
-) -> Recordings:
-    """Episodes to calibrate on: of `given`, or else of the recordings, those with recorded actions that did not teach the model.
+def held_out(recordings: Recordings, model: System, given: Recordings | None, reads: Sequence[str]) -> Recordings:
+    """Episodes to calibrate on: of `given`, or else of the recordings, those with recorded actions that the model never met.
+
+    An episode by which training was stopped, or its weights chosen, flatters the model as one that it learned from does.
 
     Raises DataError when episodes were given for it and none will do.
     """
-    known = set(taught)
+    met = {*model.learned_from_, *model.heldout_}
     pool = (recordings if given is None else given).select(
         lambda episode: _recorded(episode) and all(n in episode for n in reads)
     )
-    fresh = pool.select(lambda episode: episode.identity not in known)
+    fresh = pool.select(lambda episode: episode.identity not in met)
     if given is not None and not len(fresh):
         raise DataError(
             f"none of the {len(given)} episodes given for calibration has recorded actions and was kept from the model's "
-            "training; give episodes that it did not learn from."
+            "training; give episodes that it neither learned from nor was judged by."
         )
     return fresh
+
+
+def used_up(recordings: Recordings, model: System) -> str:
+    """What became of the episodes that carry actions, where none is left to calibrate on, and what to do, in one phrase."""
+    carrying = {episode.identity for episode in recordings if _recorded(episode)}
+    taught, chose = len(carrying & {*model.learned_from_}), len(carrying & {*model.heldout_})
+    told = f"of the {len(carrying)} labelled episodes {taught} taught the model"
+    return f"{told} and {chose} chose its weights; fit it without some of them, or give others as calibration"
 
 
 @dataclass(frozen=True)
@@ -42,7 +51,7 @@ class Judgement:
 
     Attributes:
         rule: what counts as right.
-        data: its confidences as given and errors, per episode, at the steps that can be judged.
+        data: its confidences as given and errors, at the steps that can be judged; one entry per episode, however it was cut.
         wrong_parts: part of the action -> whether it is wrong, all those steps one after the other.
         calibration: the calibrator and its scores.
     """
@@ -63,7 +72,7 @@ def judge(recordings: Recordings, inferences: Sequence[Inference], space: Action
 
     `inferences[i]` is of `recordings[i]`.
     """
-    scores, truths, answers = [], [], []
+    units: dict[tuple[str, int], list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {}  # pieces of an episode are one unit
     for episode, inference in zip(recordings, inferences, strict=True):
         scored = inference.seen.copy()
         if VALID + ACTION in episode:
@@ -74,11 +83,11 @@ def judge(recordings: Recordings, inferences: Sequence[Inference], space: Action
         if not np.isfinite(truth[scored]).all():
             raise DataError(f"{episode}: {ACTION!r} is not finite; mend it or leave the episode out of the calibration.")
         if scored.any():
-            scores.append(inference.confidence[scored])
-            truths.append(truth[scored])
-            answers.append(inference.action[scored].astype(np.float64))
-    if not scores:
+            judged = inference.confidence[scored], truth[scored], inference.action[scored].astype(np.float64)
+            units.setdefault(episode.identity, []).append(judged)
+    if not units:
         return None
+    scores, truths, answers = ([np.concatenate([piece[i] for piece in pieces]) for pieces in units.values()] for i in range(3))
     rule = Rightness.of(space, np.concatenate(truths), tolerance)
     wrong = [~rule.joint(answer, truth) for answer, truth in zip(answers, truths, strict=True)]
     parts = rule.parts(np.concatenate(answers), np.concatenate(truths))

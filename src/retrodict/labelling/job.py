@@ -11,13 +11,14 @@ from typing import Any, get_args
 import torch
 
 from retrodict.errors import DataError
-from retrodict.labelling.align import check_alignment
-from retrodict.labelling.heldout import held_out
+from retrodict.labelling.conformal import CannotPromise, check_share, fewest
+from retrodict.labelling.heldout import held_out, used_up
 from retrodict.labelling.shards import Shards
 from retrodict.roles import InverseModel
 from retrodict.systems import System, roles_of
 from retrodict.training.identity import digest
 from retrodict.trajectories import ActionSpace, Recordings
+from retrodict.trajectories.alignment import check_alignment
 from retrodict.trajectories.features import ACTION
 from retrodict.trajectories.stores.lerobot.labels import Emit
 
@@ -76,24 +77,22 @@ def prepare(
     emit = emit or ("all" if max_error is None else "split")
     if emit not in get_args(Emit):
         raise DataError(f"emit is {emit!r}; {', '.join(get_args(Emit))} are known.")
-    if max_error is not None and not 0 < max_error < 1:
-        raise DataError(f"max_error is a share between 0 and 1, got {max_error}.")
+    if max_error is not None:
+        check_share(max_error)
     if max_error is not None and emit == "all":
         raise DataError("emit='all' withholds no label, so max_error would mean nothing; emit 'split' or 'weight'.")
-    targets = tuple(i for i, episode in enumerate(recordings) if ACTION not in episode)
-    if not targets:
-        raise DataError(f"all {len(recordings)} episodes carry actions already; there is nothing to label.")
+    targets = unlabelled(recordings)
     beside = None if out is None else out.with_name(f"{out.name}.labelling")
     taken = out is not None and out.exists() and (not out.is_dir() or any(out.iterdir()))
     if taken and not overwrite and not (beside is not None and beside.exists()):
         raise DataError(f"{out} exists already; name another folder, or say overwrite to replace it.")
     names = [name for name in model.reads.spans if name not in model.reads.optional]
-    held = held_out(recordings, model.learned_from_, calibration, names)
-    if max_error is not None and not len(held):
-        carrying = len(recordings) - len(targets)
-        raise DataError(
-            f"max_error={max_error:g} takes labelled episodes that the model did not learn from, and of the {carrying} that "
-            "carry actions none is such; fit it with a holdout, or give others as calibration."
+    held = held_out(recordings, model, calibration, names)
+    fresh = len({episode.identity for episode in held})
+    if max_error is not None and fresh < fewest(max_error):
+        raise CannotPromise(
+            f"max_error={max_error:g} takes {fewest(max_error)} or more labelled episodes that the model never met, there "
+            f"{'is' if fresh == 1 else 'are'} {fresh}: {used_up(recordings if calibration is None else calibration, model)}."
         )
     spec = getattr(model, "spec_", None)
     digests = digest(recordings, recordings.features), digest(held, held.features)
@@ -115,6 +114,14 @@ def prepare(
         hash=code,
         notes=tuple(note for note in notes if note),
     )
+
+
+def unlabelled(recordings: Recordings) -> tuple[int, ...]:
+    """Positions of the episodes without actions; raises DataError where there is none."""
+    targets = tuple(i for i, episode in enumerate(recordings) if ACTION not in episode)
+    if not targets:
+        raise DataError(f"all {len(recordings)} episodes carry actions already; there is nothing to label.")
+    return targets
 
 
 def model_hash(model: System) -> str:

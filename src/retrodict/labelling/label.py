@@ -18,12 +18,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from retrodict._version import __version__
 from retrodict.labelling.calibrate import Calibrator
-from retrodict.labelling.conformal import CannotPromise, Promise, Tally, control
+from retrodict.labelling.conformal import CannotPromise, Promise, control
 from retrodict.labelling.emission import with_labels
-from retrodict.labelling.heldout import Judgement, judge
+from retrodict.labelling.heldout import Judgement, judge, used_up
 from retrodict.labelling.infer import Inference, infer
 from retrodict.labelling.job import Job, prepare
-from retrodict.labelling.shift import Portrait, portrait, shifted
+from retrodict.labelling.shift import portrait, shifted
 from retrodict.labelling.summary import BINS, Labelled, Summary, finite
 from retrodict.systems import System
 from retrodict.trajectories import Recordings
@@ -50,15 +50,17 @@ def label(
     """Give every episode that lacks `action` inferred ones, each with a calibrated confidence; recorded actions stay.
 
     Args:
-        recordings: what to label; the episodes of it that carry actions and did not teach the model serve to calibrate.
+        recordings: what to label; the episodes of it that carry actions and that the model neither learned from nor was judged
+            by in training serve to calibrate.
         model: a fitted inverse model.
         out: folder of the LeRobotDataset to write. Beside it `<out>.labelling` holds each finished episode until all are
             done, and the same call carries on from there. In memory where None.
-        max_error: keep only labels of which at most this share is expected to be wrong; `conformal` says what is promised.
+        max_error: keep only labels of which at most this share is expected to be wrong in an episode like those calibrated on;
+            `conformal` says what exactly is promised. It takes 1 / max_error - 1 such episodes or more.
         emit: `split` (each run of kept steps is an episode; the default with `max_error`), `weight` (all rows; `sample.weight`
             is 1 or 0 with `max_error`, else the confidence) or `all` (the default without).
-        calibration: labelled episodes to calibrate on in place of those of `recordings`; those that taught the model are left
-        out.
+        calibration: labelled episodes to calibrate on in place of those of `recordings`; those that the model met in training
+            are left out.
         tolerance: a continuous value without a quantiser counts as right within this share of its range.
         batch: windows inferred at a time.
         progress: show a progress bar where there is a terminal.
@@ -85,10 +87,9 @@ def label(
     with _bar(progress) as bar:
         _infer(job, HELD_OUT, job.held, bar)
         judged = _judged(job)
-        if max_error is not None and judged is not None:
-            control(judged.data, max_error)  # what cannot be promised is better said now than after hours
+        promise = _promise(job, judged)  # what cannot be promised is said now and not after hours
         _infer(job, TARGET, targets, bar)
-    promise, shift = _survey(job, judged)
+    shift = _shift(job)
     labels = _Labels(job, judged.calibration.calibrator if judged else Calibrator(), promise)
     run = _record(job, judged, promise)
     if job.out is None:
@@ -159,24 +160,21 @@ def _judged(job: Job) -> Judgement | None:
     return judge(job.held, inferences, job.actions, job.tolerance) if inferences else None
 
 
-def _survey(job: Job, judged: Judgement | None) -> tuple[Promise | None, str | None]:
-    """What can be promised for these very recordings, and how they differ from those calibrated on."""
-    if judged is None:
-        return None, None
-    tally, seen = Tally(judged.data.candidates), []
-    for number in range(len(job.targets)):
-        inference, looks = job.shards.get(TARGET, number)
-        tally.add(inference.confidence[inference.seen])
-        seen.append(looks)
-    calibrated: list[Portrait] = [job.shards.get(HELD_OUT, position)[1] for position in range(len(job.held))]
-    shift = shifted(calibrated, seen)
+def _promise(job: Job, judged: Judgement | None) -> Promise | None:
     if job.max_error is None:
-        return None, shift
-    try:
-        return control(judged.data, job.max_error, tally), shift
-    except CannotPromise as error:
-        kept = f" (the labels stay in {job.shards.folder}; the same call with other settings goes on from them)"
-        raise CannotPromise(str(error).rstrip(".") + (kept if job.shards.folder else "") + ".") from None
+        return None
+    if judged is None:
+        raise CannotPromise(f"max_error={job.max_error:g} cannot be promised: no step of the held-out episodes can be judged.")
+    return control(judged.data, job.max_error)
+
+
+def _shift(job: Job) -> str | None:
+    """How the recordings to be labelled differ from those calibrated on, where they do."""
+    calibrated, targets = (
+        [job.shards.get(group, number)[1] for number in range(count)]
+        for group, count in ((HELD_OUT, len(job.held)), (TARGET, len(job.targets)))
+    )
+    return shifted(calibrated, targets)
 
 
 def _record(job: Job, judged: Judgement | None, promise: Promise | None) -> dict[str, Any]:
@@ -231,7 +229,7 @@ def _summary(
         expected_error=doubt / kept if judged and kept else None,
         rule=str(judged.rule) if judged else "",
         calibration=judged.calibration if judged else None,
-        chosen_on=len({episode.identity for episode in job.held} & set(job.model.heldout_)),
+        uncalibrated=used_up(job.recordings, job.model) if judged is None else "",
         part_errors=judged.part_errors(promise.threshold if promise else -math.inf) if judged else {},
         promise=promise,
         warnings=notes,

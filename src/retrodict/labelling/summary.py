@@ -31,7 +31,7 @@ class Summary:
         expected_error: mean of 1 - calibrated confidence over the kept labels; None without calibration.
         rule: what counts as a right label.
         calibration: how confidences were calibrated, None where they are as the model gave them.
-        chosen_on: of its episodes, those that also chose which weights of the model were kept; a little flattering.
+        uncalibrated: without calibration, what became of the labelled episodes, and what to do.
         part_errors: part of the action -> share wrong on held-out episodes, among labels as sure as the kept ones.
         promise: what `max_error` promises, None without it.
         warnings: sentences on what may make all this untrue.
@@ -51,7 +51,7 @@ class Summary:
     expected_error: float | None
     rule: str
     calibration: Calibration | None
-    chosen_on: int
+    uncalibrated: str
     part_errors: Mapping[str, float]
     promise: Promise | None
     warnings: tuple[str, ...]
@@ -87,18 +87,16 @@ class Summary:
 
     def _trust(self) -> str:
         if self.calibration is None:
-            return "Confidences are as the model gave them: no labelled episode was kept from its training to check them on."
+            return f"Confidences are as the model gave them, with nothing to check them on: {self.uncalibrated}."
         c = self.calibration
         lines = [
             f"On {c.episodes} held-out labelled episodes ({c.steps} steps) {c.accuracy:.1%} of all labels are right; "
             f"calibration error {c.before['ece']:.3f} before and {c.after['ece']:.3f} after ({c.calibrator.kind})."
         ]
-        if self.chosen_on:
-            lines.append(f"{self.chosen_on} of them also chose which weights were kept, which flatters these numbers a little.")
         if self.promise is not None:
             lines.append(
-                f"Promise: {self.promise}; {self.promise.seen_error:.1%} were on the held-out episodes. "
-                "It is a mean over draws of episodes: a single labelling can come out somewhat worse."
+                f"Promise: {self.promise}; {self.promise.seen_error:.1%} were on these. Every episode counts the same, and it is "
+                "a mean over draws of held-out and other episodes: a single labelling can come out worse."
             )
         if self.expected_error is not None:
             lines.append(f"By its confidence, {self.expected_error:.1%} of the kept labels are wrong.")

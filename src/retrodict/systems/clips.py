@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,6 +22,7 @@ from retrodict.training.augment import VPT_AUGMENTATION
 from retrodict.trajectories import ActionSpace, Episode, Feature, Recordings, Window
 from retrodict.trajectories.features import ACTION, DEPTH, IMAGES, POINTS, VALID, WEIGHT, cameras
 from retrodict.trajectories.video import resize
+from retrodict.trajectories.windows import Windows
 
 STATISTICS_STEPS = 100_000
 """Statistics of numbers are taken over at most about this many steps, spread over all episodes."""
@@ -159,9 +160,9 @@ class ClipSystem(GradientSystem):
 
     # ---- learning -----------------------------------------------------------------------------------------------------
 
-    def reader(self, recordings: Recordings) -> Callable[[int], dict[str, Tensor]]:
+    def reader(self, recordings: Recordings) -> Windows:
         # Weights weigh the loss of each step; drawing clips by the weight of their anchor as well would count it twice.
-        return recordings.windows(self.window(self.spec_), self.batch, seed=self.seed, weights=None, where=_counts).at
+        return recordings.windows(self.window(self.spec_), self.batch, seed=self.seed, weights=None, where=_counts)
 
     def prepare(self, recordings: Recordings) -> None:
         actions = recorded_actions(recordings, self.space(self.spec_), self.card.slug)

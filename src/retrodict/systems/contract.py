@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from retrodict.files import replacing_folder
 from retrodict.systems.registry import REGISTRY, lookup
 from retrodict.training.run import Run
 from retrodict.trajectories import ActionSpace, Feature, Recordings
+from retrodict.trajectories.alignment import check_alignment
 from retrodict.trajectories.features import ACTION, IMAGES, STATE
 
 ROLES = (
@@ -158,9 +160,15 @@ class System(ABC):
             validation: episodes for early stopping and choices made on held-out data.
             run: where checkpoints and logs go, on which devices; by default nowhere, on this one.
 
+        Inverse models and policies warn where actions are out of step with what was seen, if that can be told beforehand.
+
         Raises DataError, in one sentence, when the recordings are empty, lack a feature, or hold NaN that `card.missing` refuses.
         """
         admitted = self.admit(recordings)
+        if isinstance(self, (roles.InverseModel, roles.Policy)) and ACTION in admitted.features:
+            out_of_step = check_alignment(admitted)
+            if out_of_step is not None:
+                warnings.warn(f"{self.card.slug}: {out_of_step}", stacklevel=2)
         judged = self.admit(validation) if validation is not None else None
         for name in [name for name in vars(self) if name.endswith("_")]:
             delattr(self, name)  # a fit that fails half way must not leave what an earlier one learned beside its own

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sized
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, Literal
@@ -20,7 +20,7 @@ from retrodict.training.optimisers import Optimiser
 from retrodict.training.randomness import isolated
 from retrodict.training.run import Run
 from retrodict.training.schedules import schedule
-from retrodict.training.stage import Batch, Batches, Stage
+from retrodict.training.stage import Batch, Batches, Stage, read_on
 from retrodict.training.validation import Validation, heldout_loss
 from retrodict.trajectories import Recordings, Window
 
@@ -102,7 +102,7 @@ class GradientSystem(System):
         return (Stage(self.steps, self.stage_loss, (optimiser,), clip=self.clip, ema=self.ema),)
 
     def reader(self, recordings: Recordings) -> Batches:
-        """The training batches; override it to leave out steps, to balance or to weigh them."""
+        """Batches of the training episodes, or of those it is judged by; override it to leave out, balance or weigh steps."""
         return recordings.windows(self.window(self.spec_), self.batch, seed=self.seed)
 
     # ---- what every such system does ----------------------------------------------------------------------------------
@@ -189,8 +189,10 @@ class GradientSystem(System):
         if stage.augment is None and type(self).augment is not GradientSystem.augment:
             stage = replace(stage, augment=self.augment)
         if stage.validation is None and validation is not None:
-            windows = validation.windows(self.window(self.spec_), self.batch, seed=self.seed)
-            measure = heldout_loss(stage.loss, lambda: islice(windows, HELDOUT_BATCHES), self.torch_device, self.seed)
+            read = self.reader(validation)  # as in training: what weighs steps there, by drawing or in the loss, does so here
+            epoch = len(read) if isinstance(read, Sized) else -(-validation.steps // self.batch)
+            count = min(epoch, HELDOUT_BATCHES)
+            measure = heldout_loss(stage.loss, lambda: islice(read_on(read, 0), count), self.torch_device, self.seed)
             stage = replace(stage, validation=Validation(measure, self.evaluate_every, self.patience))
         return stage
 

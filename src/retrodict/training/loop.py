@@ -28,6 +28,7 @@ from retrodict.training.progress import Bar
 from retrodict.training.randomness import isolated, set_states, states
 from retrodict.training.run import Moment, Run
 from retrodict.training.stage import Batches, Stage, read_on
+from retrodict.training.stopping import Stopping
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -66,7 +67,8 @@ def train(
         net: what is trained.
         batches: named tensors with a leading batch dimension by step, which depend on nothing else: `Windows`, or a function.
         stages: what is minimised, one after the other.
-        run: folder, devices, precision, logging; a folder that holds this training is gone on with.
+        run: folder, devices, precision, logging; a folder that holds this training is gone on with. Ctrl-C leaves a checkpoint of
+            the last finished step there.
         seed: random draws of a step follow from it and the step alone.
         device: where to train; with `run.devices` above 1, the type of all devices.
         identity: what makes this training itself (hyperparameters, data), as JSON, kept in the folder.
@@ -126,6 +128,8 @@ def _train(fabric: Fabric, net: nn.Module, batches: Batches, stages: tuple[Stage
             stack.callback(journal.close)
         ahead = sum(stage.steps for stage in stages[first:]) - (saved["course"]["step"] if saved and saved["course"] else 0)
         bar = stack.enter_context(Bar(step + ahead, step, run.progress and main))
+        # Several processes would each stop at another step, and wait for each other for ever.
+        stopping = stack.enter_context(Stopping(checkpoints is not None and fabric.world_size == 1))
 
         def keep(stage: int, course: Course | None) -> None:
             if journal is not None:
@@ -151,18 +155,27 @@ def _train(fabric: Fabric, net: nn.Module, batches: Batches, stages: tuple[Stage
             feed = read_on(stage.batches or batches, step)
             if isinstance(feed, Generator):
                 stack.callback(feed.close)  # a thread that reads ahead ends with the training
-            while not course.over:
-                terms, norm = course.advance(share(next(feed), fabric.global_rank, fabric.world_size), step)
-                step += 1
-                for callback in run.callbacks if main else ():
-                    callback(Moment(step, stage.name, terms, norm, net))
-                judged, due = course.judge(), step % run.checkpoint_every == 0
-                if judged or due or course.over or step % run.log_every == 0:
-                    note(course, judged)
-                if due and not course.over:
+            try:
+                while not course.over:
+                    batch = share(next(feed), fabric.global_rank, fabric.world_size)
+                    stopping.begins()
+                    terms, norm = course.advance(batch, step)
+                    step += 1
+                    for callback in run.callbacks if main else ():
+                        callback(Moment(step, stage.name, terms, norm, net))
+                    judged, due = course.judge(), step % run.checkpoint_every == 0
+                    if judged or due or course.over or step % run.log_every == 0 or stopping.asked:
+                        note(course, judged)
+                    if due and not course.over:
+                        course.refuse_broken_weights(step)
+                        keep(index, course)
+                    bar.advance(step)
+                    stopping.ended()
+            except KeyboardInterrupt:
+                if not stopping.within:
                     course.refuse_broken_weights(step)
                     keep(index, course)
-                bar.advance(step)
+                raise
             course.refuse_broken_weights(step)
             if course.step < stage.steps:
                 stopped = [*stopped, stage.name]

@@ -1,8 +1,7 @@
 """Frame cache: what was decoded once is kept on disk as raw rows, bounded in bytes, shared by runs and processes.
 
 An entry is a file of uint8 rows, made under a temporary name and renamed, so that it is whole or not there. Builders of a shelf
-(a folder of entries) take its lock, which the system gives back when a process dies. Eviction removes the entries that were not
-opened for longest; a process that is reading one reads on (POSIX keeps an open file).
+(a folder of entries) take its lock, which the system gives back when a process dies. `Room` bounds and evicts.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -21,10 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from retrodict.errors import DataError
+from retrodict.trajectories.room import FOLDER, LIMIT, PARTIAL, Room, cache_room
 
-FOLDER = "RETRODICT_CACHE"
-LIMIT = "RETRODICT_CACHE_GB"
-DEFAULT_GB = 20.0
 OPEN_FILES = 512
 WRITE_BYTES = 1 << 22  # written in large pieces, a file lies in large pieces in the system's memory and is read faster
 SUFFIX = ".u8"
@@ -41,7 +37,7 @@ class Entry(FileIO):
 
 
 class FrameCache:
-    """Entries of raw uint8 rows under a folder, at most `limit` bytes of them (one entry is always allowed).
+    """Entries of raw uint8 rows in a room.
 
     Threads and processes may use one folder at the same time.
 
@@ -49,11 +45,11 @@ class FrameCache:
         held: entries that are open, by name, for those who read one again and again.
     """
 
-    def __init__(self, folder: Path, limit: int) -> None:
-        self.folder, self.limit = folder, limit
+    def __init__(self, room: Room) -> None:
+        self.room, self.folder = room, room.folder / "frames"
         self.held: dict[str, Entry] = {}
         self._guard = threading.Lock()
-        self._bytes: int | None = None  # last known size of the whole folder; None: not counted yet
+        room.evicted.append(lambda path: self.held.pop(path.stem, None))
 
     def file(self, name: str, size: int, build: Callable[[], Iterable[np.ndarray]]) -> Entry:
         """The open entry `name` (see `entry_name`) of `size` bytes; made of the rows of `build` where it is not there.
@@ -97,13 +93,13 @@ class FrameCache:
         shelf.mkdir(parents=True, exist_ok=True)
         with open(shelf / ".lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            for left in shelf.glob("*.partial"):
+            for left in shelf.glob(f"*{PARTIAL}"):
                 left.unlink()
             yield
 
     def _make(self, path: Path, size: int, build: Callable[[], Iterable[np.ndarray]]) -> None:
-        self._make_room(size)
-        partial = path.with_suffix(".partial")
+        self.room.make(size)
+        partial = path.with_suffix(PARTIAL)
         try:
             with open(partial, "wb", buffering=WRITE_BYTES) as out:
                 for row in build():
@@ -119,30 +115,6 @@ class FrameCache:
         finally:
             partial.unlink(missing_ok=True)
 
-    def _make_room(self, size: int) -> None:
-        """Evict the entries opened longest ago until `size` more bytes fit; a tenth is freed beyond that, so that it is rare."""
-        with self._guard:
-            if self._bytes is None or self._bytes + size > self.limit:
-                entries = sorted(self._entries())
-                self._bytes = sum(bytes_ for _, bytes_, _ in entries)
-                if self._bytes + size > self.limit:
-                    for _, bytes_, path in entries:
-                        if self._bytes + size <= 0.9 * self.limit:
-                            break
-                        self.held.pop(path.stem, None)
-                        path.unlink(missing_ok=True)
-                        self._bytes -= bytes_
-            self._bytes += size
-
-    def _entries(self) -> Iterator[tuple[int, int, Path]]:
-        """Time last opened, size and path of every entry."""
-        for path in self.folder.glob(f"*/*{SUFFIX}"):
-            try:
-                stat = path.stat()
-            except FileNotFoundError:
-                continue
-            yield stat.st_mtime_ns, stat.st_size, path
-
 
 def entry_name(*identity: object) -> str:
     """Name of the entry for a source: its path, size, time of change, frames and frame size, or whatever else tells it apart."""
@@ -150,30 +122,10 @@ def entry_name(*identity: object) -> str:
 
 
 def frame_cache() -> FrameCache:
-    """The cache of this machine, in the folder `RETRODICT_CACHE` (`~/.cache/retrodict`).
-
-    Its bound is `RETRODICT_CACHE_GB`; by default 20, or half of the free disk where that is less when it is first made.
-    Raises DataError when the bound given is no positive number.
-    """
-    return _cache_of(os.environ.get(FOLDER), os.environ.get(LIMIT))
+    """The cache of this machine; raises DataError as `cache_room` does."""
+    return _cache_of(cache_room())
 
 
 @cache
-def _cache_of(folder: str | None, limit: str | None) -> FrameCache:
-    place = Path(folder or Path.home() / ".cache" / "retrodict") / "frames"
-    return FrameCache(place, _default_limit(place) if limit is None else _limit(limit))
-
-
-def _default_limit(folder: Path) -> int:
-    standing = next(parent for parent in folder.absolute().parents if parent.exists())
-    return int(min(DEFAULT_GB * 1e9, shutil.disk_usage(standing).free / 2))
-
-
-def _limit(given: str) -> int:
-    try:
-        limit = int(float(given) * 1e9)
-    except (ValueError, OverflowError):
-        limit = 0
-    if limit <= 0:
-        raise DataError(f"{LIMIT} is {given!r}; a number of gigabytes above 0 is expected.")
-    return limit
+def _cache_of(room: Room) -> FrameCache:
+    return FrameCache(room)

@@ -2,15 +2,47 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from retrodict.errors import DataError
 from retrodict.trajectories.columns import ArrayColumn, ChosenRows, Slice
+
+ROWS = 64
+"""Rows of an episode that its fingerprint is taken of."""
+
+
+class Content:
+    """Rows of the numeric observations of an episode, as it was first read."""
+
+    def __init__(self, length: int, slices: Mapping[str, Slice]) -> None:
+        self._length = length
+        self._slices = {
+            name: where
+            for name, where in slices.items()
+            if name.startswith("observation.")
+            and isinstance(where.column, ArrayColumn)
+            and where.column.values.dtype.kind in "iuf"
+            and where.column.values.ndim <= 2
+        }
+
+    @cached_property
+    def fingerprint(self) -> str | None:
+        """Sixteen letters that tell this content from any other, by its length and rows spread over it; None without numbers."""
+        if not self._slices:
+            return None
+        sha = hashlib.sha256(str(self._length).encode())
+        rows = np.unique(np.linspace(0, self._length - 1, min(ROWS, self._length)).astype(int))
+        for name, where in sorted(self._slices.items()):
+            sha.update(name.encode())
+            sha.update(np.ascontiguousarray(where.column.take(rows + where.start)).tobytes())
+        return sha.hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -27,6 +59,7 @@ class Episode:
         domain: name of the environment it comes from, or None.
         source: file or dataset it was read from, for error messages and provenance.
         meta: whatever else the source said of this episode, kept untouched.
+        content: what it was first read with, by which it is known again; set by itself and kept through every change.
     """
 
     index: int
@@ -36,6 +69,11 @@ class Episode:
     domain: str | None = None
     source: str = ""
     meta: Mapping[str, Any] = field(default_factory=dict)
+    content: Content = field(default=None, repr=False, compare=False)  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.content is None:
+            object.__setattr__(self, "content", Content(self.length, self.slices))
 
     def __contains__(self, name: object) -> bool:
         return name in self.slices
@@ -55,14 +93,27 @@ class Episode:
 
     @property
     def identity(self) -> tuple[str, int]:
-        """Names the episode among all episodes of all sources: the file it was first read from, and its index there.
+        """Names the episode among all episodes of all sources: a fingerprint of what was first read of it, and its index there.
 
-        However a path is spelled and however often the episode was saved again, it is one episode: a copy of what a model
-        learned from must not pass for held-out. Pieces of an episode share its identity.
+        Saved again, converted, copied or moved, it is one episode: a copy of what a model learned from must not pass for
+        held-out. Pieces of an episode share its identity. One without numbers to take a fingerprint of goes by its path.
         """
-        source = str(self.meta.get("origin/source", self.source))
-        index = int(self.meta.get("origin/episode_index", self.index))
-        return (os.path.realpath(source) if os.path.exists(source) else source, index)
+        origin = self.origin
+        return (str(origin.get("origin/fingerprint") or origin["origin/source"]), int(origin["origin/episode_index"]))
+
+    @property
+    def origin(self) -> Mapping[str, Any]:
+        """`meta` with where the episode was first recorded, for a copy to carry along."""
+        if "origin/source" in self.meta:
+            return self.meta
+        first = {"origin/source": self.path, "origin/episode_index": self.index}
+        fingerprint = self.content.fingerprint
+        return {**first, **({"origin/fingerprint": fingerprint} if fingerprint else {}), **self.meta}
+
+    @property
+    def path(self) -> str:
+        """Where it was read from, however that was spelled."""
+        return os.path.realpath(self.source) if os.path.exists(self.source) else self.source
 
     def read(self, name: str, steps: np.ndarray) -> np.ndarray:
         """Values of a feature at `steps` (n,), as (n, *shape)."""

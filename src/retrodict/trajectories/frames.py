@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import threading
 import time
 import warnings
@@ -12,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
-from itertools import pairwise
 from pathlib import Path
 from typing import Self
 
@@ -23,7 +21,8 @@ from rich.progress import Progress
 
 from retrodict.errors import DataError
 from retrodict.trajectories import video
-from retrodict.trajectories.cache import LIMIT, Entry, FrameCache, entry_name, frame_cache
+from retrodict.trajectories.cache import Entry, FrameCache, entry_name, frame_cache
+from retrodict.trajectories.room import LIMIT
 
 #: An entry of the cache is a block of about this many bytes, but never so few frames that seeking to it outweighs decoding it.
 BLOCK_BYTES = 64_000_000
@@ -61,6 +60,10 @@ class FrameColumn(ABC):
         """The same frames at another size (height, width)."""
 
     @abstractmethod
+    def part(self, start: int, count: int) -> Self:
+        """The rows from `start` on as a column of their own, which decodes nothing else."""
+
+    @abstractmethod
     def _identity(self, block: int) -> tuple[object, ...]:
         """Tells the source of a block apart from all others, and from itself after a change."""
 
@@ -93,17 +96,22 @@ class FrameColumn(ABC):
         elif not out.flags.c_contiguous:
             out[:] = self.take(rows)
             return out
-        target, width = memoryview(out.reshape(-1).data), self.row_bytes
+        from retrodict.trajectories.scatter import read_pieces  # compiled: not for processes that read no frames
+
         blocks = np.searchsorted(self._starts, rows, "right") - 1
-        offsets = (rows - self._starts[blocks]) * width
         # Neighbouring rows of a block lie behind each other in its file: one read for each run of them.
-        begins = np.flatnonzero((np.diff(rows, prepend=-2) != 1) | (np.diff(blocks, prepend=-1) != 0))
-        runs = zip(blocks[begins].tolist(), offsets[begins].tolist(), pairwise([*begins.tolist(), len(rows)]), strict=True)
-        cache, names = frame_cache(), self._names
-        for block, offset, (begin, end) in runs:
-            entry = cache.held.get(names[block]) or self._entry(block, cache)
-            if os.preadv(entry.fileno(), [target[begin * width : end * width]], offset) != (end - begin) * width:
-                raise DataError(f"the frame cache of {self} is damaged ({entry.name}); delete that file and try again.")
+        begins = np.flatnonzero(np.concatenate([[True], (rows[1:] - rows[:-1] != 1) | (blocks[1:] != blocks[:-1])])[: len(rows)])
+        cache, names, width = frame_cache(), self._names, self.row_bytes
+        open_now = [cache.held.get(names[block]) or self._entry(block, cache) for block in blocks[begins].tolist()]
+        bad = read_pieces(
+            np.array([entry.fileno() for entry in open_now], np.int64),
+            (rows - self._starts[blocks])[begins] * width,
+            begins * width,
+            np.concatenate([begins[1:], [len(rows)]])[: len(begins)] * width - begins * width,
+            out,
+        )
+        if bad >= 0:
+            raise DataError(f"the frame cache of {self} is damaged ({open_now[bad].name}); delete that file and try again.")
         return out
 
     def prepare(self, starts: np.ndarray, lengths: np.ndarray) -> None:
@@ -118,10 +126,10 @@ class FrameColumn(ABC):
             wanted[a : b + 1] = True
         sizes = np.diff(self._starts)
         frames, cache = int(sizes[wanted].sum()), frame_cache()
-        if frames * self.row_bytes > cache.limit:
+        if frames * self.row_bytes > cache.room.limit:
             warnings.warn(
                 f"{frames} frames of {self.size[0]}x{self.size[1]} take {frames * self.row_bytes / 1e9:.1f} GB, the frame cache "
-                f"holds {cache.limit / 1e9:.1f} GB: some will be decoded repeatedly; raise {LIMIT} or read smaller frames.",
+                f"holds {cache.room.limit / 1e9:.1f} GB: some will be decoded repeatedly; raise {LIMIT} or read smaller frames.",
                 stacklevel=2,
             )
             return
@@ -162,6 +170,15 @@ class VideoColumn(FrameColumn):
     def sized(self, size: tuple[int, int]) -> VideoColumn:
         return VideoColumn(self.clips, *self.native, self.channels, size)
 
+    def part(self, start: int, count: int) -> VideoColumn:
+        ends = np.cumsum([clip.frames for clip in self.clips]).tolist()
+        taken = []
+        for clip, end in zip(self.clips, ends, strict=True):
+            first, last = max(start - (end - clip.frames), 0), min(start + count - (end - clip.frames), clip.frames)
+            if first < last:
+                taken.append(Clip(clip.path, clip.start + first, last - first))
+        return VideoColumn(taken, *self.native, self.channels, self.size)
+
     def _identity(self, block: int) -> tuple[object, ...]:
         clip = self._blocks[block]
         return (*_file_identity(Path(clip.path)), clip.start, clip.frames)
@@ -200,6 +217,9 @@ class EncodedImageColumn(FrameColumn):
 
     def sized(self, size: tuple[int, int]) -> EncodedImageColumn:
         return EncodedImageColumn(self.items, *self.native, self.channels, size)
+
+    def part(self, start: int, count: int) -> EncodedImageColumn:
+        return EncodedImageColumn(self.items[start : start + count], *self.native, self.channels, self.size)
 
     def _rows(self, block: int) -> range:
         return range(int(self._starts[block]), int(self._starts[block + 1]))

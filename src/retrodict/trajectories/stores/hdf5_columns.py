@@ -101,25 +101,38 @@ class HDF5Column:
 
 
 class HDF5Frames(FrameColumn):
-    """Camera frames in a dataset in chunks, however they lie; `take` gives uint8 (n, H, W, C)."""
+    """`length` camera frames in a dataset in chunks, from `first` on and however they lie; `take` gives uint8 (n, H, W, C)."""
 
     def __init__(
-        self, place: Place, length: int, row: tuple[int, ...], lies: Layout, size: tuple[int, int] | None = None
+        self,
+        place: Place,
+        length: int,
+        row: tuple[int, ...],
+        lies: Layout,
+        size: tuple[int, int] | None = None,
+        first: int = 0,
     ) -> None:
-        self.place, self.length, self.row, self.lies = place, length, row, lies
+        self.place, self.length, self.row, self.lies, self.first = place, length, row, lies, first
         height, width, channels = as_frames(np.empty(row, np.bool_), lies).shape
         at_once = max(1, BLOCK_BYTES // (height * width * channels))
         super().__init__([min(at_once, length - i) for i in range(0, length, at_once)], height, width, channels, size)
 
     def sized(self, size: tuple[int, int]) -> HDF5Frames:
-        return HDF5Frames(self.place, self.length, self.row, self.lies, size)
+        return HDF5Frames(self.place, self.length, self.row, self.lies, size, self.first)
+
+    def part(self, start: int, count: int) -> HDF5Frames:
+        return HDF5Frames(self.place, count, self.row, self.lies, self.size, self.first + start)
+
+    def _rows(self, block: int) -> tuple[int, int]:
+        return self.first + int(self._starts[block]), self.first + int(self._starts[block + 1])
 
     def _identity(self, block: int) -> tuple[object, ...]:
-        return (self.place, int(self._starts[block]), int(self._starts[block + 1]))
+        return (self.place, *self._rows(block))
 
     def _decode(self, block: int) -> Iterator[np.ndarray]:
-        for start in range(int(self._starts[block]), int(self._starts[block + 1]), FRAMES_AT_ONCE):
-            frames = self.place.read(slice(start, min(start + FRAMES_AT_ONCE, int(self._starts[block + 1]))))
+        begin, end = self._rows(block)
+        for start in range(begin, end, FRAMES_AT_ONCE):
+            frames = self.place.read(slice(start, min(start + FRAMES_AT_ONCE, end)))
             yield from np.ascontiguousarray(resize(as_frames(frames, self.lies), self.size))
 
     def __str__(self) -> str:

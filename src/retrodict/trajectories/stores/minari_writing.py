@@ -206,7 +206,7 @@ def _write_episode(
             group.attrs[key] = value
     group.attrs["total_steps"] = episode.length
     kept = {"index": episode.index, "tasks": episode.tasks, "domain": episode.domain, "source": episode.source, "filled": filled}
-    meta = {key: value for key, value in episode.meta.items() if key != FINAL}
+    meta = {key: value for key, value in episode.origin.items() if key != FINAL}
     group.attrs[OURS] = json.dumps(kept | {"meta": meta}, default=_plain)
 
 

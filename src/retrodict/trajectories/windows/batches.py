@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 
 from retrodict.errors import DataError
 from retrodict.trajectories.episodes import Episode
@@ -54,7 +53,8 @@ class Windows:
         balance: draw with replacement so that every batch has an equal share of each domain, task or episode.
         where: which steps may be anchors: a boolean feature, or a function from an episode to booleans (T,).
         clips: an epoch visits every episode once and draws this many windows from it, one behind the other.
-        prefetch: batches made ahead by a thread while iterating; by default 2 where there are camera frames to read, else 0.
+        prefetch: batches made ahead by a thread while iterating, as soon as it is seen that there is time to; by default 2 where
+            there are camera frames to read, else 0.
 
     Raises DataError when there is no window to read, and for windows over samples that have no time.
     """
@@ -102,9 +102,8 @@ class Windows:
             name: self._reader(VALID + name) for name in self._readers if any(VALID + name in episode for episode in recordings)
         }
         self._order = self._ordered(weights, balance, clips)
-        visual = [name for name in self._readers if self._is_visual(name)]
-        self._visual = [self._readers[name] for name in visual]
-        self._prefetch = (2 if visual else 0) if prefetch is None else prefetch
+        self._visual = {name: reader for name, reader in self._readers.items() if self._is_visual(name)}
+        self._prefetch = (2 if self._visual else 0) if prefetch is None else prefetch
         self._prepared = order == "sequence"  # what is read once, in order, is decoded as it goes
         self._preparing = threading.Lock()
 
@@ -123,7 +122,8 @@ class Windows:
 
     def at(self, step: int) -> Batch:
         """The batch of a step, counted through all epochs."""
-        self._prepare()
+        if not self._prepared:
+            self._prepare()
         return self.gather(self.anchors[self._order.at(step)], step)
 
     def gather(self, anchors: np.ndarray, step: int = 0) -> Batch:
@@ -146,11 +146,11 @@ class Windows:
             return located[id(of)]
 
         steps, inside = locate(self._span)
-        out["mask"] = torch.from_numpy(inside)
-        out["episode"], out["frame"] = torch.from_numpy(positions.copy()), torch.from_numpy(frames.copy())
-        out["domain"] = torch.from_numpy(self._domains[positions])
-        out["first"] = torch.from_numpy((steps == 0) & inside)
-        out["fraction"] = torch.from_numpy((steps / np.maximum(lengths - 1, 1)[:, None]).astype(np.float32))
+        out["mask"] = _tensor(inside)
+        out["episode"], out["frame"] = _tensor(positions.copy()), _tensor(frames.copy())
+        out["domain"] = _tensor(self._domains[positions])
+        out["first"] = _tensor((steps == 0) & inside)
+        out["fraction"] = _tensor((steps / np.maximum(lengths - 1, 1)[:, None]).astype(np.float32))
         for name, of in self._reaches.items():
             steps, inside = locate(of)
             if name not in self._readers:
@@ -162,8 +162,8 @@ class Windows:
                 mask = _both(inside, reader.present(positions, len(of)))
                 if name in self._gaps:
                     mask = _both(mask, self._without_gaps(name, positions, steps, values))
-                out[f"mask.{name}"] = torch.from_numpy(mask)
-            out[name] = self._tensor(name, values)
+                out[f"mask.{name}"] = _tensor(mask)
+            out[name] = self._handed_out(name, values)
         return out
 
     # ---- reading ------------------------------------------------------------------------------------------------------
@@ -179,10 +179,10 @@ class Windows:
         if self._draws:
             fitting = np.sum([self._fits(positions, frames, int(stride)) for stride in self._strides], 0)
             strides = self._strides[(rng.random(len(positions)) * fitting).astype(np.int64)]
-            out["stride"] = torch.from_numpy(strides)
+            out["stride"] = _tensor(strides)
         if self.window.reverse:
             backwards = rng.random(len(positions)) < self.window.reverse
-            out["reversed"] = torch.from_numpy(backwards)
+            out["reversed"] = _tensor(backwards)
         return strides, backwards
 
     def _without_gaps(self, name: str, positions: np.ndarray, steps: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -194,17 +194,17 @@ class Windows:
         values[~valid] = 0
         return valid
 
-    def _tensor(self, name: str, values: np.ndarray) -> Any:
+    def _handed_out(self, name: str, values: np.ndarray) -> Any:
         if values.dtype == object:
             return [[str(entry) for entry in row] for row in values.reshape(*values.shape[:2], -1)[:, :, 0]]
-        tensor = torch.from_numpy(values)
-        return tensor.movedim(-1, 2) if self._is_visual(name) else tensor
+        tensor = _tensor(values)
+        return tensor.movedim(-1, 2) if name in self._visual else tensor
 
     def _prepare(self) -> None:
         with self._preparing:
             if not self._prepared:
                 lengths = np.where(np.isin(np.arange(len(self._lengths)), self.anchors[:, 0]), self._lengths, 0)
-                for reader in self._visual:
+                for reader in self._visual.values():
                     reader.prepare(lengths)
                 self._prepared = True
 
@@ -310,6 +310,12 @@ class Windows:
     def _is_episode_task(self, name: str) -> bool:
         """True for the task where it stands with the episode and not with each step."""
         return name == TASK and not any(TASK in episode for episode in self.recordings)
+
+
+def _tensor(values: np.ndarray) -> Any:
+    import torch  # here, as it takes a second and who records or converts reads no batch
+
+    return torch.from_numpy(values)
 
 
 def _group(episode: Episode, balance: str) -> object:

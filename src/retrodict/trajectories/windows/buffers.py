@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 import weakref
 from collections import deque
@@ -22,7 +23,7 @@ class Buffers:
 
     def array(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> np.ndarray:
         """An array whose memory comes back here when it, and every view of it, is gone."""
-        size = max(int(np.prod(shape)) * np.dtype(dtype).itemsize, 1)
+        size = max(math.prod(shape) * np.dtype(dtype).itemsize, 1)
         memory = self._fitting(size)
         # The memory is no array itself, so that views of the array keep the array alive and not only the memory.
         made: np.ndarray = np.ndarray(shape, dtype, buffer=memory)

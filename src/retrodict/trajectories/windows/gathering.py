@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -98,7 +99,7 @@ class Reader:
         return np.asarray(has[:, :, None] & (np.arange(self.shape[0]) < counts[:, None, None]))
 
     def _empty(self, shape: tuple[int, ...]) -> np.ndarray:
-        if np.prod(shape) * self.dtype.itemsize < LARGE_BYTES or self.dtype == object:
+        if math.prod(shape) * self.dtype.itemsize < LARGE_BYTES or self.dtype == object:
             return np.empty(shape, self.dtype)
         return self._buffers.array(shape, self.dtype)
 

@@ -10,8 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -22,7 +21,8 @@ from retrodict.trajectories.features import ACTION, CONFIDENCE, CORRECTED, INFER
 from retrodict.trajectories.recordings import Recordings
 from retrodict.trajectories.stores.checks import check_finite
 from retrodict.trajectories.stores.lerobot.pieces import Piece
-from retrodict.trajectories.stores.lerobot.source import cut, origin, values_of
+from retrodict.trajectories.stores.lerobot.source import cut, values_of
+from retrodict.trajectories.stores.lerobot.staging import WrittenWhole
 from retrodict.trajectories.stores.lerobot.writer import Writer
 
 Emit = Literal["split", "weight", "all"]
@@ -50,8 +50,49 @@ class EpisodeLabels:
     source: np.ndarray
     weight: np.ndarray | None = None
 
+    @property
+    def kept(self) -> np.ndarray:
+        """Which steps are not withheld (T,)."""
+        return np.ones(len(self.action), bool) if self.weight is None else np.asarray(self.weight) > 0
 
-class LabelWriter:
+
+def label_features(source: Recordings, actions: ActionSpace, emit: Emit) -> dict[str, Feature]:
+    """The features of recordings once they are labelled."""
+    number, count = Feature("float32", (1,)), Feature("int64", (1,))
+    features = {name: feature for name, feature in source.features.items() if name != VALID + ACTION}
+    features |= {
+        ACTION: Feature("float32", (actions.width,), list(actions.names)),
+        CONFIDENCE: number,
+        SOURCE: count,
+        RUN: count,
+    }
+    extra = {"weight": {WEIGHT: number}, "split": {FROM_EPISODE: count, FROM_FRAME: count}, "all": {}}
+    return features | extra[emit]
+
+
+def label_values(episode: Episode, labels: EpisodeLabels, emit: Emit, run: int) -> dict[str, np.ndarray]:
+    """What a labelling run writes beside what was seen in an episode; a label that was there and stays keeps its own run."""
+    action = np.asarray(labels.action, np.float32)
+    runs = np.where(np.asarray(labels.source) == INFERRED, run, -1)
+    if RUN in episode and ACTION in episode:
+        earlier = np.asarray(episode[RUN]).reshape(-1)
+        stays = (np.asarray(episode[ACTION], np.float32).reshape(action.shape) == action).all(1)
+        runs = np.where((earlier >= 0) & stays, earlier, runs)
+    values: dict[str, np.ndarray] = {
+        ACTION: action,
+        CONFIDENCE: np.asarray(labels.confidence, np.float32),
+        SOURCE: np.asarray(labels.source, np.int64),
+        RUN: runs.astype(np.int64),
+    }
+    if emit == "split" and FROM_EPISODE not in episode:  # recordings that were split before keep the origin that they have
+        values |= {FROM_EPISODE: np.full(episode.length, episode.index), FROM_FRAME: np.arange(episode.length)}
+    if emit == "weight":
+        given = np.asarray(episode[WEIGHT]).reshape(-1) if WEIGHT in episode else np.ones(episode.length)
+        values[WEIGHT] = np.asarray(given if labels.weight is None else given * labels.weight, np.float32)
+    return values
+
+
+class LabelWriter(WrittenWhole):
     """Writes recordings with labels, episode by episode; use it as a context. Killed at any moment, it carries on.
 
     Args:
@@ -83,22 +124,10 @@ class LabelWriter:
         self.source, self.emit = source, emit
         runs = list(source.meta.get(RUNS, ()))
         self._run = len(runs)
-        whole, scalar = Feature("float32", (1,)), Feature("int64", (1,))
-        features = {name: feature for name, feature in source.features.items() if name != VALID + ACTION}
-        features |= {
-            ACTION: Feature("float32", (actions.width,), list(actions.names)),
-            CONFIDENCE: whole,
-            SOURCE: scalar,
-            RUN: scalar,
-        }
-        if emit == "weight":
-            features[WEIGHT] = whole
-        if emit == "split":
-            features |= {FROM_EPISODE: scalar, FROM_FRAME: scalar}
         same = [emit, run, [(episode.source, episode.index, episode.length) for episode in source]]
         self._writer = Writer(
             folder,
-            features,
+            label_features(source, actions, emit),
             source.fps,
             actions=actions,
             structures=source.structures,
@@ -124,20 +153,11 @@ class LabelWriter:
         self._check(episode, labels)
         values = values_of(episode, self.source)
         values.pop(VALID + ACTION, None)
-        earlier = np.asarray(values.get(RUN, np.full(episode.length, -1)), np.int64).reshape(-1)
-        values |= {
-            ACTION: np.asarray(labels.action, np.float32),
-            CONFIDENCE: np.asarray(labels.confidence, np.float32),
-            SOURCE: np.asarray(labels.source, np.int64),
-            RUN: np.where(np.asarray(labels.source) == INFERRED, self._run, earlier),
-        }
-        weight = np.ones(episode.length) if labels.weight is None else np.asarray(labels.weight, float)
-        if self.emit == "weight":
-            values[WEIGHT] = (weight * np.asarray(values.get(WEIGHT, 1.0)).reshape(-1)).astype(np.float32)
+        values |= label_values(episode, labels, self.emit, self._run)
         if self.emit == "split":
-            self._writer.add_pieces(_split(episode, values, weight > 0))
+            self._writer.add_pieces(_split(episode, values, labels.kept))
         else:
-            self._writer.add(values, tasks=episode.tasks, domain=episode.domain, meta=origin(episode))
+            self._writer.add(values, tasks=episode.tasks, domain=episode.domain, meta=episode.origin)
 
     def close(self) -> Path:
         """Put the dataset into its place.
@@ -148,14 +168,8 @@ class LabelWriter:
             raise DataError(f"{len(self.source) - self.done} of {len(self.source)} episodes have no labels yet.")
         return self._writer.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self._writer.__exit__(kind, error, trace)
+    def release(self) -> None:
+        self._writer.release()
 
     def _check(self, episode: Episode, labels: EpisodeLabels) -> None:
         if np.shape(labels.action) != (episode.length, self._width):
@@ -205,13 +219,13 @@ def runs_of(kept: np.ndarray) -> list[tuple[int, int]]:
 
 
 def _split(episode: Episode, values: dict[str, Any], kept: np.ndarray) -> Iterator[Piece]:
-    # Recordings that were split before keep the origin that they have.
-    values.setdefault(FROM_EPISODE, np.full(episode.length, episode.index))
-    values.setdefault(FROM_FRAME, np.arange(episode.length))
     for start, stop in runs_of(kept):
         part = cut(values, start, stop)
         if "timestamp" in part:
             part["timestamp"] = part["timestamp"] - part["timestamp"][0]
-        frames = part[FROM_FRAME]
-        meta = {**origin(episode), "origin/from_frame": int(frames[0]), "origin/to_frame": int(frames[-1]) + 1}
-        yield Piece(part, episode.tasks, episode.domain, meta)
+        yield Piece(part, episode.tasks, episode.domain, {**episode.origin, **cut_from(part[FROM_FRAME])})
+
+
+def cut_from(frames: np.ndarray) -> dict[str, int]:
+    """`meta` of a piece: the frames of its source that it holds, which are consecutive (T,)."""
+    return {"origin/from_frame": int(frames[0]), "origin/to_frame": int(frames[-1]) + 1}

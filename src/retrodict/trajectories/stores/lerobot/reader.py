@@ -18,6 +18,7 @@ from retrodict.trajectories.episodes import Episode
 from retrodict.trajectories.features import ACTION, BOOKKEEPING, LATENT_ACTION, Feature
 from retrodict.trajectories.frames import Clip, EncodedImageColumn, VideoColumn
 from retrodict.trajectories.recordings import Recordings
+from retrodict.trajectories.room import opened
 from retrodict.trajectories.stores.lerobot import layout
 from retrodict.trajectories.stores.lerobot.extension import Extension
 from retrodict.trajectories.stores.lerobot.images import ParquetImages
@@ -192,10 +193,12 @@ def _frame_counts(paths: Sequence[Path]) -> dict[str, list[int]]:
         raise DataError(f"{error.filename} is missing; the metadata of the dataset say that it is there.") from None
     key = hashlib.blake2b(json.dumps(versions).encode(), digest_size=16).hexdigest()
     known = cache_folder() / f"videos-{key}.json"
-    if not known.exists():
-        infos = {str(path): probe(path) for path in paths}
-        write_text(known, json.dumps({path: [info.frames, info.height, info.width] for path, info in infos.items()}))
-    return layout.read_json(known)
+    if known.exists():
+        opened(known)
+        return layout.read_json(known)
+    counts = {str(path): [info.frames, info.height, info.width] for path, info in zip(paths, map(probe, paths), strict=True)}
+    write_text(known, json.dumps(counts))
+    return counts
 
 
 def _check_rows(files: Sequence[File], episodes: Sequence[Entry]) -> None:

@@ -54,12 +54,6 @@ def cut(values: dict[str, Any], start: int, stop: int) -> dict[str, Any]:
     return {name: _cut(value, start, stop) for name, value in values.items()}
 
 
-def origin(episode: Episode) -> dict[str, Any]:
-    """`meta` of an episode with the dataset and episode in which it was first recorded."""
-    first = {"origin/source": episode.identity[0], "origin/episode_index": episode.identity[1]}
-    return {**first, **episode.meta}
-
-
 def _cut(value: Any, start: int, stop: int) -> Any:
     if isinstance(value, Clip):
         return Clip(value.path, value.start + start, stop - start)

@@ -10,10 +10,12 @@ import fcntl
 import json
 import os
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,6 +24,27 @@ from retrodict.errors import DataError
 from retrodict.files import write_text
 from retrodict.trajectories.stores.lerobot.extension import plain
 from retrodict.trajectories.stores.lerobot.layout import read_parquet
+
+
+class WrittenWhole(ABC):
+    """A context that puts what was written into its place when it ends well, and else leaves it to the next call to carry on."""
+
+    @abstractmethod
+    def close(self) -> Path:
+        """Put what was written into its place."""
+
+    @abstractmethod
+    def release(self) -> None:
+        """Let go of what was written so far."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.release()
 
 
 @dataclass(frozen=True)

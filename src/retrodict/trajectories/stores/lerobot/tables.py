@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -21,10 +20,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from retrodict.errors import DataError
-from retrodict.trajectories.cache import FOLDER
 from retrodict.trajectories.columns import ArrayColumn
 from retrodict.trajectories.features import ACTION, Feature
 from retrodict.trajectories.frames import EncodedImageColumn
+from retrodict.trajectories.room import PARTIAL, bytes_of, cache_room, opened
 from retrodict.trajectories.stores.checks import check_finite
 from retrodict.trajectories.stores.lerobot import layout
 from retrodict.trajectories.stores.lerobot.text import ArrowColumn
@@ -77,7 +76,7 @@ class File:
 
 
 def cache_folder() -> Path:
-    return Path(os.environ.get(FOLDER) or Path.home() / ".cache" / "retrodict") / "columns"
+    return cache_room().folder / "columns"
 
 
 def open_columns(files: Sequence[File], features: Mapping[str, Feature]) -> dict[str, Stored]:
@@ -93,15 +92,27 @@ def open_columns(files: Sequence[File], features: Mapping[str, Feature]) -> dict
     having = {name: some for name, some in having.items() if some}
     about = [FORMAT, [file.version for file in files], {name: features[name].to_json() for name in having}]
     key = hashlib.blake2b(json.dumps(about, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
-    folder = cache_folder() / key
-    if not folder.is_dir():
-        _convert(folder, files, {name: features[name] for name in having}, having)
+    columns = _opened(cache_folder() / key, files, {name: features[name] for name in having}, having)
     stored = {}
     for name, some in having.items():
         starts = np.cumsum([0, *(file.rows for file in some)])
         places = {file.path: int(start) for file, start in zip(some, starts[:-1], strict=True)}
-        stored[name] = Stored(_open(folder / quote(name, safe=""), features[name]), places)
+        stored[name] = Stored(columns[name], places)
     return stored
+
+
+def _opened(
+    folder: Path, files: Sequence[File], features: Mapping[str, Feature], having: Mapping[str, list[File]]
+) -> dict[str, ArrayColumn | ArrowColumn | Ragged]:
+    while True:  # again if the folder was evicted between making and opening
+        if not folder.is_dir():
+            _convert(folder, files, features, having)
+        try:
+            opened(folder)
+            return {name: _open(folder / quote(name, safe=""), feature) for name, feature in features.items()}
+        except FileNotFoundError:
+            if folder.is_dir():
+                raise
 
 
 def _open(stem: Path, feature: Feature) -> ArrayColumn | ArrowColumn | Ragged:
@@ -118,7 +129,7 @@ def _open(stem: Path, feature: Feature) -> ArrayColumn | ArrowColumn | Ragged:
 def _convert(folder: Path, files: Sequence[File], features: Mapping[str, Feature], having: Mapping[str, list[File]]) -> None:
     """Make the cached files of all columns in one pass; whoever is first to finish has made them."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=folder.name, suffix=".partial", dir=folder.parent))
+    partial = Path(tempfile.mkdtemp(prefix=folder.name, suffix=PARTIAL, dir=folder.parent))
     sinks = {
         name: _sink(feature)(partial / quote(name, safe=""), feature, sum(file.rows for file in having[name]))
         for name, feature in features.items()
@@ -132,6 +143,7 @@ def _convert(folder: Path, files: Sequence[File], features: Mapping[str, Feature
                         sinks[name].write(batch.column(batch.schema.names.index(name)), file.path)
         for sink in sinks.values():
             sink.close()
+        cache_room().make(bytes_of(partial))
         try:
             partial.rename(folder)
         except OSError:

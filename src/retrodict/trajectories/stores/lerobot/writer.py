@@ -13,8 +13,7 @@ import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from retrodict.errors import DataError
 from retrodict.files import replacing_folder
@@ -25,11 +24,11 @@ from retrodict.trajectories.stores.lerobot import layout
 from retrodict.trajectories.stores.lerobot.assembly import assemble
 from retrodict.trajectories.stores.lerobot.extension import Extension, plain
 from retrodict.trajectories.stores.lerobot.pieces import Piece, Stage, Values
-from retrodict.trajectories.stores.lerobot.source import origin, values_of
-from retrodict.trajectories.stores.lerobot.staging import Staging
+from retrodict.trajectories.stores.lerobot.source import values_of
+from retrodict.trajectories.stores.lerobot.staging import Staging, WrittenWhole
 
 
-class Writer:
+class Writer(WrittenWhole):
     """Writes a LeRobotDataset v3.0; use it as a context, which closes it unless there was an error.
 
     Until it is closed, what is finished lies in a folder beside `folder`, and a writer of the same settings carries on: skip the
@@ -128,14 +127,8 @@ class Writer:
         self._staging.remove()
         return self.folder
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self._staging.release()
+    def release(self) -> None:
+        self._staging.release()
 
 
 def write(recordings: Recordings, folder: str | Path, *, overwrite: bool = False, **options: Any) -> Path:
@@ -168,5 +161,5 @@ def write(recordings: Recordings, folder: str | Path, *, overwrite: bool = False
     with writer:
         for episode in recordings.episodes[writer.done :]:
             values = values_of(episode, recordings)
-            writer.add(values, tasks=episode.tasks, domain=episode.domain, meta=origin(episode))
+            writer.add(values, tasks=episode.tasks, domain=episode.domain, meta=episode.origin)
     return writer.folder

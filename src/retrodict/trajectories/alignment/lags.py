@@ -10,8 +10,8 @@ import numpy as np
 from scipy import stats
 
 from retrodict.errors import DataError
-from retrodict.labelling.motion import changes
 from retrodict.trajectories import ActionSpace, Box, Discrete, Recordings
+from retrodict.trajectories.alignment.motion import changes
 from retrodict.trajectories.features import ACTION
 
 #: Rows whose errors are summed before they count as one observation: neighbours err together.

@@ -1,10 +1,10 @@
 """Are video and actions in step? The lag between them, per episode and before anything is learned, and how to mend it.
 
-An action shows in the change that it causes. Small inverse models, cheap enough to be fitted at every lag, are asked which
-lag lets
-them recover the actions best: the *lag* is k where `action[t + k]` explains the change from `observation[t]` to
+An action shows in the change that it causes. Small inverse models, cheap enough to be fitted at every lag, are asked which lag
+lets them recover the actions best: the *lag* is k where `action[t + k]` explains the change from `observation[t]` to
 `observation[t + 1]`. Lag 0 is the convention in which an action leads to the next row; lag 1 that in which it led to its own
-row, or actions that were written one row late.
+row, or actions that were written one row late. At a negative lag actions were written early, or the world answers that late:
+no recording tells the one from the other.
 """
 
 from __future__ import annotations
@@ -16,14 +16,27 @@ from typing import Any
 import numpy as np
 
 from retrodict.errors import DataError
-from retrodict.labelling.lags import BLOCK, MARGIN, Probes, Shifts, better, gained, significant, spreads, standardised, varied
-from retrodict.labelling.motion import watched
 from retrodict.trajectories import ActionSpace, Episode, Recordings
+from retrodict.trajectories.alignment.lags import (
+    BLOCK,
+    MARGIN,
+    Probes,
+    Shifts,
+    better,
+    gained,
+    significant,
+    spreads,
+    standardised,
+    varied,
+)
+from retrodict.trajectories.alignment.motion import watched
 from retrodict.trajectories.features import ACTION
 
 LAGS = tuple(range(-3, 4))
 #: Chance of moving a set of recordings that is in step.
 FALSE_ALARM = 0.01
+#: Small models that explain less of the actions than this, with every episode at its lag, have not found what they do.
+EXPLAINED = 0.05
 FEWEST_STEPS = 64
 MOST_STEPS = 40_000
 #: Episodes are judged this often; the second time the models have learned from episodes that are in step.
@@ -52,13 +65,15 @@ class Alignment:
     Attributes:
         lag: the lag of the recordings as a whole, or None where actions do not show in what was watched.
         expected: the lag that their action space states: 0, or 1 where it says that an action led to its own row.
-        scores: cross-fitted share of the actions' variance explained, by lag.
+        explained: share of the actions' variance that small models explain, cross-fitted, with every episode at its lag.
+        scores: the same by lag, with all episodes at one.
         episodes: what was found per episode that carries actions, by its place in the recordings.
         watched: the features that actions were held against.
     """
 
     lag: int | None
     expected: int
+    explained: float
     scores: Mapping[int, float]
     episodes: Mapping[int, EpisodeLag] = field(default_factory=dict)
     watched: tuple[str, ...] = ()
@@ -76,17 +91,27 @@ class Alignment:
     def __str__(self) -> str:
         names = ", ".join(self.watched)
         if self.lag is None:
-            best = max(self.scores.values(), default=0.0)
-            return f"whether actions are in step with {names} cannot be told: a small model explains {best:.0%} of them at best."
-        off = self.out_of_step
-        if not off:
-            return (
-                f"actions are in step with {names} in all {len(self.episodes)} episodes ({self.scores[self.lag]:.0%} explained)."
-            )
-        lags = sorted({found.lag for found in off.values() if found.lag is not None})
-        said = " or ".join(f"{abs(k)} row(s) {'late' if k > 0 else 'early'}" for k in (k - self.expected for k in lags))
+            said = f"whether actions are in step with {names} cannot be told"
+            return f"{said}: small models explain {max(self.explained, 0):.0%} of them at best, {EXPLAINED:.0%} would do."
+        if not self.out_of_step:
+            return f"actions are in step with {names} in all {len(self.episodes)} episodes ({self.explained:.0%} explained)."
+        return self._told(self.out_of_step, self.expected)
+
+    @property
+    def impossible(self) -> str | None:
+        """One sentence where no world explains a lag: effects that come before their actions, or when they do not elsewhere."""
+        answers = self.expected if self.lag is None else min(self.lag, self.expected)
+        off = {i: found for i, found in self.episodes.items() if found.lag is not None and found.lag != answers}
+        return self._told(off, answers) if off else None
+
+    def _told(self, off: Mapping[int, EpisodeLag], expected: int) -> str:
+        """One sentence on episodes whose lag is not the expected one."""
+        lags = sorted({found.lag - expected for found in off.values() if found.lag is not None})
+        said = " or ".join(f"{abs(k)} row(s) {'late' if k > 0 else 'early'}" for k in lags)
         if len(off) == len(self.episodes):
-            also = ", or the convention is that an action led to its own row" if lags == [1] and not self.expected else ""
+            also = ", or the convention is that an action led to its own row" if lags == [1] and not expected else ""
+            also += ", or they only react to what is seen" if lags[0] > 0 else ""
+            also += ", or what they do shows that much later" if lags[-1] < 0 else ""
             return f"in all {len(off)} episodes the actions are {said}{also}; `align` can mend it."
         shown = ", ".join(found.episode for found in list(off.values())[:5]) + (", ..." if len(off) > 5 else "")
         return f"in {len(off)} of {len(self.episodes)} episodes the actions are {said} ({shown}); `align` can mend it."
@@ -96,6 +121,7 @@ class Alignment:
             "lag": self.lag,
             "expected": self.expected,
             "in_step": self.in_step,
+            "explained": self.explained,
             "scores": {str(k): v for k, v in self.scores.items()},
             "watched": list(self.watched),
             "episodes": [
@@ -148,7 +174,7 @@ def align(recordings: Recordings, lags: Sequence[int] = LAGS, *, most_steps: int
     whole, visible = _at_every_lag(probes, data, lags, sum(total), FALSE_ALARM / len(lags))
     scores = {k: float(whole[k].sum()) / sum(total) for k in lags}
     if not visible or max(scores.values()) <= 0:
-        return Alignment(None, expected, scores, {}, names)
+        return Alignment(None, expected, max(0.0, *scores.values()), scores, {}, names)
     lag = better(whole, sum(total), expected, FALSE_ALARM / len(lags))
 
     own = dict.fromkeys(range(len(groups)), lag)
@@ -160,11 +186,14 @@ def align(recordings: Recordings, lags: Sequence[int] = LAGS, *, most_steps: int
         ]
         level, spread = FALSE_ALARM / len(lags) / len(groups), spreads(gains, lag)
         own = {g: better(gains[g], total[g], lag, level, spread) for g in range(len(groups))}
+    explained = sum(float(gains[g][own[g]].sum()) for g in own) / sum(total)
+    if explained < EXPLAINED:
+        return Alignment(None, expected, explained, scores, {}, names)
     by_episode = {
         position: EpisodeLag(str(episode), own[g], {k: float(gains[g][k].sum()) / total[g] for k in lags})
         for g, (position, episode) in enumerate(given.items())
     }
-    return Alignment(lag, expected, scores, by_episode, names)
+    return Alignment(lag, expected, explained, scores, by_episode, names)
 
 
 def _at_every_lag(
@@ -185,20 +214,6 @@ def _at_every_lag(
     joined = [np.concatenate(products[k]) for k in lags]
     visible = any(product.sum() > MARGIN * total and significant(product, level) for product in joined)
     return {k: np.concatenate(gains[k]) for k in lags}, visible
-
-
-def check_alignment(recordings: Recordings, *, most_episodes: int = 12, most_steps: int = 300) -> str | None:
-    """One sentence when actions and observations of recordings are out of step, None where they are in step or it cannot be told.
-
-    Looks at the beginnings of some episodes only, so that it can be asked before every fit.
-    """
-    carrying = [i for i, episode in enumerate(recordings) if ACTION in episode]
-    chosen = [carrying[k] for k in np.unique(np.linspace(0, len(carrying) - 1, min(most_episodes, len(carrying))).astype(int))]
-    try:
-        found = align(recordings.select(chosen), range(-2, 3), most_steps=most_steps)
-    except DataError:
-        return None
-    return str(found) if found.in_step is False else None
 
 
 def mend(recordings: Recordings, alignment: Alignment) -> Recordings:

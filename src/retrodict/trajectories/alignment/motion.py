@@ -17,6 +17,8 @@ SHIFT = 8
 #: Cells (rows, columns) in which local change and motion are summed up.
 CELLS = (4, 6)
 READ_AT_ONCE = 256
+#: Numbers of a step, by feature, up to which small models are cheap; a depth image or a point cloud is left out.
+WIDEST = 256
 
 
 def watched(recordings: Recordings) -> tuple[str, ...]:
@@ -27,7 +29,7 @@ def watched(recordings: Recordings) -> tuple[str, ...]:
     seen = cameras(recordings.features) or tuple(
         name
         for name, feature in recordings.features.items()
-        if name.startswith("observation.") and feature.is_numeric and -1 not in feature.shape
+        if name.startswith("observation.") and feature.is_numeric and -1 not in feature.shape and np.prod(feature.shape) <= WIDEST
     )
     if not seen:
         raise DataError(
