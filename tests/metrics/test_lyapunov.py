@@ -3,9 +3,10 @@ import numpy as np
 import pytest
 import torch
 
+from retrodict.dynamics.ensemble import flow
 from retrodict.errors import DataError
 from retrodict.metrics.dimension import correlation_dimension, kaplan_yorke_dimension
-from retrodict.metrics.lyapunov import lyapunov_spectrum
+from retrodict.metrics.lyapunov import flow_lyapunov_spectrum, lyapunov_spectrum
 
 A = np.array([[1.2, 0.3, 0.0], [0.0, 0.7, -0.4], [0.1, 0.0, 0.5]])
 RATES = np.sort(np.log(np.abs(np.linalg.eigvals(A))))[::-1]
@@ -78,6 +79,20 @@ def test_literature_values_of_flows(flow, dt, steps, largest, within, trace):
     if trace is not None:
         assert found.per_time.sum() == pytest.approx(trace, rel=1e-3)
         assert found.kaplan_yorke == pytest.approx(2.062, abs=0.003)
+
+
+def test_a_compiled_flow_has_the_literature_values():
+    @flow
+    def rhs(t, x, p, dx):
+        dx[0] = p[0] * (x[1] - x[0])
+        dx[1] = x[0] * (p[1] - x[2]) - x[1]
+        dx[2] = x[0] * x[1] - p[2] * x[2]
+
+    starts = np.random.default_rng(0).normal(5, 1, (8, 3))
+    found = flow_lyapunov_spectrum(rhs, starts, [10, 28, 8 / 3], interval=0.1, intervals=4000, transient=300)
+    assert found.per_time == pytest.approx([0.9056, 0, -14.5723], abs=0.01)  # Sprott (2003)
+    blown = flow_lyapunov_spectrum(rhs, [[1e300, 1e300, 0]], [10, 28, 8 / 3], interval=0.1)
+    assert blown.diverged
 
 
 def test_divergence_gives_nan_and_a_flag():

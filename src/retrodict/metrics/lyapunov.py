@@ -12,6 +12,8 @@ import torch
 from numba.extending import is_jitted
 from numpy.typing import ArrayLike
 
+from retrodict.dynamics.ensemble import Flow
+from retrodict.dynamics.tangent import grow, orthonormalise
 from retrodict.errors import DataError
 from retrodict.metrics.dimension import kaplan_yorke_dimension
 
@@ -93,7 +95,49 @@ def lyapunov_spectrum(
     else:
         assert jacobian is not None
         sums = _batched(step, jacobian, np.atleast_2d(np.asarray(initial, np.float64)), transient, steps)
-    rates = sums / steps
+    return _spectrum(sums / steps, dt)
+
+
+def flow_lyapunov_spectrum(
+    rhs: Flow,
+    initial: ArrayLike,
+    parameters: ArrayLike = (),
+    *,
+    interval: float,
+    intervals: int = 1000,
+    transient: int = 20,
+    count: int | None = None,
+    rtol: float = 1e-7,
+    max_steps: int = 10_000_000,
+) -> LyapunovSpectrum:
+    """The Lyapunov spectrum of a compiled flow dx/dt = f(x), directions carried by the linearised flow beside the orbit.
+
+    Args:
+        rhs: a flow made by `dynamics.ensemble.flow`.
+        initial: one state (d,) or several (B, d), whose orbits are averaged.
+        parameters: (n,) handed to the flow.
+        interval: time between orthonormalisations; a step of the result. About a period or less.
+        intervals: how many count, per orbit.
+        transient: intervals before them.
+        count: exponents wanted, all d where not given.
+        rtol: tolerance of the integration.
+        max_steps: per orbit; an orbit that takes more, or blows up, makes the result `diverged`.
+
+    Raises DataError for an interval not above 0 or counts below 1.
+    """
+    states = np.atleast_2d(np.array(initial, np.float64, order="C"))
+    k = states.shape[1] if count is None else count
+    if not interval > 0 or intervals < 1 or transient < 0 or not 1 <= k <= states.shape[1]:
+        raise DataError(
+            f"interval is above 0, intervals at least 1, count 1 to {states.shape[1]}; got {interval}, {intervals}, {k}."
+        )
+    p = np.array(parameters, np.float64, order="C")
+    sums, _ = grow(rhs, states, p, interval, transient, intervals, count=k, rtol=rtol, max_steps=max_steps)
+    return _spectrum(sums / intervals, interval)
+
+
+def _spectrum(rates: np.ndarray, dt: float) -> LyapunovSpectrum:
+    """From rates (B, k) per step."""
     if np.isnan(rates).any():  # -inf is an answer: a direction that a singular map annihilates
         nothing = np.full(rates.shape[1], np.nan)
         return LyapunovSpectrum(nothing, dt, nothing, diverged=True)
@@ -131,32 +175,11 @@ def _batched(step: Callable[[Any], Any], jacobian: Callable[[Any], Any], states:
 
 
 @numba.njit(cache=True)  # type: ignore[untyped-decorator]
-def orthonormalise(frame: np.ndarray, sums: np.ndarray, counts: bool) -> None:
-    """Gram-Schmidt in place on the columns of `frame` (d, k); adds the logarithms of their lengths to `sums` where it counts."""
-    d, k = frame.shape
-    for j in range(k):
-        for i in range(j):
-            along = 0.0
-            for r in range(d):
-                along += frame[r, i] * frame[r, j]
-            for r in range(d):
-                frame[r, j] -= along * frame[r, i]
-        square = 0.0
-        for r in range(d):
-            square += frame[r, j] ** 2
-        length = np.sqrt(square)
-        if counts:
-            sums[j] += np.log(length) if length > 0 else -np.inf
-        for r in range(d):
-            frame[r, j] = frame[r, j] / length if length > 0 else (1.0 if r == j else 0.0)
-
-
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
 def _grow(slopes: np.ndarray, frames: np.ndarray, sums: np.ndarray, unheeded: int) -> None:
-    """Carry the frames (B, d, d) through Jacobians (T, B, d, d); the first `unheeded` steps do not count."""
+    """Carry frames (B, d, d), a direction per row, through Jacobians (T, B, d, d); the first `unheeded` steps do not count."""
     for t in range(len(slopes)):
         for b in range(slopes.shape[1]):
-            frames[b] = slopes[t, b] @ frames[b]
+            frames[b] = frames[b] @ slopes[t, b].T
             orthonormalise(frames[b], sums[b], t >= unheeded)
 
 
@@ -165,7 +188,7 @@ def _compiled(step: Any, jacobian: Any, state: np.ndarray, transient: int, steps
     d = len(state)
     frame, sums = np.eye(d), np.zeros(d)
     for t in range(transient + steps):
-        frame = jacobian(state) @ frame
+        frame = frame @ jacobian(state).T
         orthonormalise(frame, sums, t >= transient)
         state = step(state)
     return sums if np.isfinite(state).all() else np.full(d, np.nan)
