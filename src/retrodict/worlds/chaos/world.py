@@ -25,6 +25,8 @@ PER_PERIOD = 100
 """Steps per period where no `dt` is asked for."""
 SETTLING = 20
 """Periods that pass before a recording from a drawn start, so that it is of the attractor."""
+ALONG = 120
+"""Periods along which starts are drawn where there is no box."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class OdeWorld:
         names: of the coordinates, (d,).
         period: of its dominant oscillation, in the system's unit of time.
         start: a state on or near the attractor.
-        box: low and high corner (2, d) from which starts are drawn; where not given, starts are drawn around `start`.
+        box: low and high corner (2, d) between which starts are drawn; None draws them along the motion from `start`.
         settles: whether there is an attractor to settle on, so that a recording from a drawn start begins after a while.
         known: literature values by name, with their source in `source`.
         exact: where the solution is known: (initial (d,), times (T,)) -> (T, d).
@@ -110,14 +112,13 @@ class OdeWorld:
 
     def starts(self, count: int, seed: int = 0) -> np.ndarray:
         """Initial states (count, d), a function of the seed; start i is the same whatever the count."""
-        drawn = []
-        for i in range(count):
-            rng = np.random.default_rng((seed, i))
-            if self.box is not None:
-                drawn.append(rng.uniform(*self.box))
-            else:
-                drawn.append(self.start * (1 + 0.01 * rng.normal(size=len(self.start))))
-        return np.stack(drawn)
+        draws = [np.random.default_rng((seed, i)) for i in range(count)]
+        if self.box is not None:
+            return np.stack([rng.uniform(*self.box) for rng in draws])
+        when = np.array([rng.uniform(SETTLING, ALONG) for rng in draws]) * self.period
+        order = np.argsort(when)
+        path = self._whole(self.start[None], np.concatenate([[0.0], when[order]]), 1e-9, "dop853")[0, 1:]
+        return path[np.argsort(order)]
 
     def integrate(
         self,
