@@ -10,11 +10,12 @@ import torch
 
 from retrodict.systems import REGISTRY, Card, Spec, catalogue, contract
 from retrodict.systems.checks import CHECKS, SPACES, ContractBroken, Subject, check_system, tiny_recordings
+from retrodict.systems.laws.chaos_benchmark import ChaosBenchmark
 from retrodict.trajectories.features import STATE
 
 from .toys import TOYS, ToyInverse, ToyPolicy, card
 
-EXAMPLES = {}
+EXAMPLES = {"dysts": lambda: ChaosBenchmark(train=5, test=3, starts=2, horizon=0.1)}
 """Slug -> a function that makes an instance small enough to be fitted dozens of times; where there is none, `small` serves."""
 
 
