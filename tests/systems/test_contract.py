@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from retrodict.systems import REGISTRY, Card, Spec, catalogue, contract
+from retrodict.systems import REGISTRY, Card, Spec, catalogue, contract, lookup
 from retrodict.systems.checks import CHECKS, SPACES, ContractBroken, Subject, check_system, tiny_recordings
 from retrodict.trajectories.features import STATE
 
 from .toys import TOYS, ToyInverse, ToyPolicy, card
 
-EXAMPLES = {}
+EXAMPLES = {
+    "koopman-limits": lambda: lookup("koopman-limits")(dictionary="monomials", degree=(1,)),
+}
 """Slug -> a function that makes an instance small enough to be fitted dozens of times; where there is none, `small` serves."""
 
 
