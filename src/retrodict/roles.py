@@ -129,10 +129,12 @@ class Law(ABC):
     Attributes:
         kind: `map` or `flow`.
         dt: time between steps of the recordings it was fitted on, in their unit.
+        states: what it moves: an `observation.state`, or the `code` that the same system's `encode` makes of a frame.
     """
 
     kind: Literal["map", "flow"]
     dt: float
+    states: Literal["observation", "code"] = "observation"
 
     @abstractmethod
     def step(self, state: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from .toys import TOYS, ToyInverse, ToyPolicy, card
 
 EXAMPLES = {
     "koopman-limits": lambda: lookup("koopman-limits")(dictionary="monomials", degree=(1,)),
+    "koopman-vae": lambda: lookup("koopman-vae")(frames=6, latent=4, hidden=4, steps=4, batch=4),
 }
 """Slug -> a function that makes an instance small enough to be fitted dozens of times; where there is none, `small` serves."""
 

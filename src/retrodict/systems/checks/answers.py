@@ -167,7 +167,10 @@ def _forward_model(system: Any, recordings: Recordings) -> Iterator[Question]:
 
 
 def _law(system: Any, recordings: Recordings) -> Iterator[Question]:
-    state = torch.from_numpy(np.asarray(recordings[0][STATE][:BATCH]))
+    if system.states == "code":
+        state = system.encode(_window(system, recordings)[0])[:, 0]
+    else:
+        state = torch.from_numpy(np.asarray(recordings[0][STATE][:BATCH]))
     d = state.shape[-1]
 
     def ask(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
