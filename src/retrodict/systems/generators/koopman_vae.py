@@ -15,42 +15,18 @@ from retrodict.dynamics import koopman
 from retrodict.errors import DataError
 from retrodict.objectives.gaussians import kl_normal
 from retrodict.roles import Batch, Encoder, Generator, Law
-from retrodict.systems.contract import Card, Spec, refuse_nan
-from retrodict.systems.generators.koopman_vae_networks import (
-    Decoder,
-    GRUPrior,
-    IndependentPrior,
-    IrregularPosterior,
-    LinearPrior,
-    Posterior,
-    Prior,
-    noisy,
-)
+from retrodict.systems.contract import Card, Spec
+from retrodict.systems.generators.koopman_vae_networks import Decoder, IrregularPosterior, Net, Posterior
+from retrodict.systems.generators.latent_priors import GRUPrior, IndependentPrior, LinearPrior, Prior, linear_law, noisy
+from retrodict.systems.generators.series_windows import present, refuse_unusable
 from retrodict.systems.gradient import GradientSystem
 from retrodict.training.optimisers import Optimiser
-from retrodict.training.randomness import isolated
 from retrodict.training.run import Run
 from retrodict.training.schedules import schedule
 from retrodict.training.stage import Stage
 from retrodict.trajectories import Episode, Recordings, Window, Windows
-from retrodict.trajectories.features import STATE, VALID
+from retrodict.trajectories.features import STATE
 from retrodict.trajectories.normalise import Normaliser
-
-PATHS = 512
-"""Prior paths from which the linear law of a fitted prior is estimated."""
-
-
-class Net(nn.Module):
-    """Scaler, posterior, prior, decoder, and the linear law of the prior: z' ≈ z `operator` + noise, Cholesky factor `noise`."""
-
-    operator: Tensor
-    noise: Tensor
-
-    def __init__(self, scaler: Normaliser, posterior: nn.Module, prior: Prior, decoder: Decoder, latent: int) -> None:
-        super().__init__()
-        self.scaler, self.posterior, self.prior, self.decoder = scaler, posterior, prior, decoder
-        self.register_buffer("operator", torch.eye(latent))
-        self.register_buffer("noise", torch.eye(latent))
 
 
 @dataclass
@@ -144,54 +120,16 @@ class KoopmanVAE(GradientSystem, Generator, Encoder, Law):
         )  # a shorter episode is read with the rest missing
 
     def prepare(self, recordings: Recordings) -> None:
-        for episode in recordings:
-            self._refuse(episode, recordings.fps)
-        values = [np.asarray(episode[STATE], np.float32) for episode in recordings]
-        masks = [self._present(episode) for episode in recordings]
-        if not any(mask.any() for mask in masks):
-            raise DataError("koopman-vae: no step of any episode has a value.")
-        self.net_.scaler.fit(np.concatenate([v[m] for v, m in zip(values, masks, strict=True)]))
-
-    @staticmethod
-    def _present(episode: Episode) -> np.ndarray:
-        present = np.isfinite(np.asarray(episode[STATE])).all(1)
-        if VALID + STATE in episode:
-            present &= np.asarray(episode[VALID + STATE], bool).reshape(episode.length, -1).all(1)
-        return np.asarray(present)
-
-    def _refuse(self, episode: Episode, fps: float | None) -> None:
-        """What a window cannot be made of, named."""
-        if "timestamp" in episode:
-            apart = np.diff(np.asarray(episode["timestamp"], np.float64).reshape(-1))
-            if (apart <= 0).any():
-                raise DataError(
-                    f"{episode}: time stamps do not increase at step {int((apart <= 0).argmax()) + 1}; sort or mend them."
-                )
-            if fps is None and self.every is None and len(apart) and np.ptp(apart) > 0.01 * apart.mean():
-                raise DataError(
-                    f"{episode} has an uneven clock ({apart.min():.4g} to {apart.max():.4g} between steps); set irregular=True "
-                    "and every=<seconds between steps>."
-                )
-        present = self._present(episode)
-        if self.irregular:
-            if present.sum() < 2:
-                raise DataError(f"{episode} has {int(present.sum())} observed step(s); a window needs at least 2.")
-            return
-        if not present.all():
-            refuse_nan(Recordings({}, (episode,)), STATE)
-            raise DataError(f"{episode}: {STATE!r} is missing at step {int(np.argmin(present))}; set irregular=True.")
-        if episode.length < self.frames:
-            raise DataError(
-                f"{episode} has {episode.length} steps, windows have {self.frames}: set irregular=True, which takes the rest as "
-                "missing, or make frames shorter."
-            )
+        refuse_unusable(recordings, self.frames, irregular=self.irregular, every=self.every)
+        values = [np.asarray(episode[STATE], np.float32)[present(episode)] for episode in recordings]
+        self.net_.scaler.fit(np.concatenate(values))
 
     # ---- how it is built and trained ----------------------------------------------------------------------------------
 
     def build(self, spec: Spec) -> Net:
         channels = spec.features[STATE].shape[0]
         posterior = (
-            IrregularPosterior(channels, self.frames, self.hidden, self.latent)
+            IrregularPosterior(channels, self.hidden, self.latent)
             if self.irregular
             else Posterior(channels, self.hidden, self.latent, self.layers)
         )
@@ -271,15 +209,10 @@ class KoopmanVAE(GradientSystem, Generator, Encoder, Law):
     @torch.no_grad()
     def _settle_law(self) -> None:
         """The linear law of the prior, from its own paths; of a linear prior, the prior itself."""
-        net = self.net_
-        with isolated(self.seed):
-            z = net.prior.paths(PATHS, self.frames)[0].double()
-        before, after = z[:, :-1].flatten(0, 1), z[:, 1:].flatten(0, 1)
-        operator = net.prior.operator.double() if self.prior == "linear" else koopman.fit_operator(before, after, method="pinv")
-        rest = after - before @ operator
-        covariance = rest.mT @ rest / len(rest) + 1e-9 * torch.eye(self.latent).to(rest)
-        net.operator.copy_(operator)
-        net.noise.copy_(torch.linalg.cholesky(covariance))
+        fitted = linear_law(self.net_.prior, self.frames, self.seed)
+        operator = self.net_.prior.operator if self.prior == "linear" else fitted.operator
+        self.net_.operator.copy_(operator)
+        self.net_.noise.copy_(fitted.noise)
 
     @torch.no_grad()
     def _warn_of_collapse(self, recordings: Recordings) -> None:
@@ -399,11 +332,7 @@ class KoopmanVAE(GradientSystem, Generator, Encoder, Law):
     def linearity(self) -> float:
         """How much of what the prior does its best linear law explains, up to 1: R² of z' ≈ z A over its own paths."""
         self.check_fitted()
-        with isolated(self.seed + 1):
-            z = self.net_.prior.paths(PATHS, self.frames)[0].double()
-        before, after = z[:, :-1].flatten(0, 1), z[:, 1:].flatten(0, 1)
-        off = after - before @ koopman.fit_operator(before, after, method="pinv")
-        return 1 - float((off**2).sum() / ((after - after.mean(0)) ** 2).sum())
+        return linear_law(self.net_.prior, self.frames, self.seed + 1).explained
 
     def certify(self, recordings: Recordings, level: float = 0.05) -> tuple[Tensor, Tensor]:
         """Eigenvalues of the codes of recordings, and bounds (n,) of their residuals on half of the windows, put aside.

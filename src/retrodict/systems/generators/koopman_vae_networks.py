@@ -1,23 +1,17 @@
-"""Parts of the Koopman VAE: posteriors over regular and irregular windows, priors over latent paths, decoders."""
+"""Parts of the Koopman VAE: posteriors over regular and irregular windows, and decoders."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from functools import cache
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from retrodict.dynamics.ode import driven, odeint
+from retrodict.dynamics.splines import CubicPath
 from retrodict.networks.gru import BidirectionalGRU
-
-LOGVAR = (-8.0, 6.0)
-"""Bounds of log-variances, beyond which a Gaussian is a point or says nothing."""
-
-
-def noisy(mean: Tensor, logvar: Tensor) -> Tensor:
-    """A draw from N(mean, exp(logvar)), through which gradients flow."""
-    return mean + torch.exp(0.5 * logvar) * torch.randn_like(mean)
-
+from retrodict.systems.generators.latent_priors import LOGVAR, Prior
+from retrodict.trajectories.normalise import Normaliser
 
 # ---- posteriors -------------------------------------------------------------------------------------------------------
 
@@ -56,7 +50,7 @@ class IrregularPosterior(nn.Module):
     dh = f(h) dX by Runge-Kutta with the step of the grid, then a GRU in both directions.
     """
 
-    def __init__(self, channels: int, steps: int, hidden: int, latent: int) -> None:
+    def __init__(self, channels: int, hidden: int, latent: int) -> None:
         super().__init__()
         self.start = nn.Linear(channels, hidden)
         self.field = nn.Sequential(
@@ -67,164 +61,54 @@ class IrregularPosterior(nn.Module):
         self.end = nn.Sequential(nn.Linear(hidden, hidden), nn.Sigmoid())
         self.gru = BidirectionalGRU(hidden, hidden, 1)
         self.moments = Moments(2 * hidden, latent)
-        self.spline = NaturalSpline(steps)
 
     def forward(self, x: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
         """Windows (B, T, D), of which the steps `seen` (B, T) count."""
-        path = self.spline.fill(x, seen)
-        at, between = self.spline.slopes(path)
-
-        def change(h: Tensor, slope: Tensor) -> Tensor:
-            moved: Tensor = (self.field(h).reshape(*h.shape, -1) @ slope[..., None])[..., 0]
-            return moved
-
-        h = self.start(path[:, 0])
-        states = [h]
-        for t in range(path.shape[1] - 1):
-            k1 = change(h, at[:, t])
-            k2 = change(h + k1 / 2, between[:, t])
-            k3 = change(h + k2 / 2, between[:, t])
-            k4 = change(h + k3, at[:, t + 1])
-            h = h + (k1 + 2 * k2 + 2 * k3 + k4) / 6
-            states.append(h)
-        found: tuple[Tensor, Tensor] = self.moments(self.gru(self.end(torch.stack(states, 1))))
+        values = fill_gaps(x, seen)
+        times = torch.arange(x.shape[1], dtype=x.dtype, device=x.device)
+        steps: Tensor = odeint(driven(self.change, CubicPath(times, values)), self.start(values[:, 0]), times, "rk4")
+        found: tuple[Tensor, Tensor] = self.moments(self.gru(self.end(steps.movedim(0, 1))))
         return found
 
+    def change(self, h: Tensor) -> Tensor:
+        """f(h), (B, hidden, D)."""
+        moved: Tensor = self.field(h).reshape(*h.shape, -1)
+        return moved
 
-class NaturalSpline(nn.Module):
-    """Natural cubic splines on the grid 0, ..., T-1: all of what is asked of them is linear in the values at the knots.
 
-    A spline through some of the steps is the spline through all of them whose roughness x' K x is least; its values at the others
-    solve K x = 0 there. (Green and Silverman, Nonparametric regression and generalized linear models, 1994, section 2.1.)
+def fill_gaps(x: Tensor, seen: Tensor) -> Tensor:
+    """Windows (B, T, D) with the natural cubic spline through the steps `seen` (B, T) at the others; flat beyond the outermost.
+
+    The spline through some of the steps is the spline through all of them whose roughness x' K x is least: K x = 0 at the others.
+    (Green and Silverman, Nonparametric regression and generalized linear models, 1994, section 2.1.) A window of which nothing
+    was seen is zero.
     """
-
-    roughness: Tensor
-    at: Tensor
-    between: Tensor
-
-    def __init__(self, steps: int) -> None:
-        super().__init__()
-        second = np.zeros((steps - 2, steps))  # second differences
-        for i in range(steps - 2):
-            second[i, i : i + 3] = 1, -2, 1
-        band = np.diag(np.full(steps - 2, 2 / 3)) + np.diag(np.full(steps - 3, 1 / 6), 1) + np.diag(np.full(steps - 3, 1 / 6), -1)
-        curvature = np.zeros((steps, steps))
-        curvature[1:-1] = np.linalg.solve(band, second)
-        rise = np.eye(steps)[1:] - np.eye(steps)[:-1]
-        before, after = curvature[:-1], curvature[1:]
-        at = np.vstack([rise - before / 3 - after / 6, (rise + before / 6 + after / 3)[-1:]])
-        between = rise + (before - after) / 24
-        for name, matrix in (("roughness", second.T @ curvature[1:-1]), ("at", at), ("between", between)):
-            self.register_buffer(name, torch.from_numpy(matrix).float(), persistent=False)
-
-    def fill(self, x: Tensor, seen: Tensor) -> Tensor:
-        """Windows (B, T, D) with the spline through the steps `seen` (B, T) at the others; beyond the outermost, their values.
-
-        A window of which nothing was seen is zero.
-        """
-        steps = torch.arange(x.shape[1], device=x.device)
-        first = torch.where(seen, steps, x.shape[1]).amin(1).clamp(max=x.shape[1] - 1)
-        last = torch.where(seen, steps, -1).amax(1).clamp(min=0)
-        values = torch.where(seen[..., None], x, 0)
-        outside = (steps < first[:, None]) | (steps > last[:, None])
-        nearest = torch.where(steps < first[:, None], first[:, None], last[:, None])
-        edge = values.gather(1, nearest[..., None].expand_as(values))
-        known = seen | outside
-        values = torch.where(outside[..., None], edge, values)
-        # Rows of the identity where a step is known, of the roughness where it is not; in double, for they are ill-conditioned.
-        system = torch.where(known[..., None], torch.eye(x.shape[1], device=x.device), self.roughness).double()
-        filled: Tensor = torch.linalg.solve(system, values.double()).to(x.dtype)
-        return filled
-
-    def slopes(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Derivatives of the spline through windows (B, T, D): at the steps (B, T, D) and half way between (B, T-1, D)."""
-        return torch.einsum("st,btd->bsd", self.at, x), torch.einsum("st,btd->bsd", self.between, x)
+    count = x.shape[1]
+    steps = torch.arange(count, device=x.device)
+    first = torch.where(seen, steps, count).amin(1).clamp(max=count - 1)[:, None]
+    last = torch.where(seen, steps, -1).amax(1).clamp(min=0)[:, None]
+    values = torch.where(seen[..., None], x, 0)
+    outside = (steps < first) | (steps > last)
+    edge = values.gather(1, torch.where(steps < first, first, last)[..., None].expand_as(values))
+    values = torch.where(outside[..., None], edge, values)
+    known = (seen | outside)[..., None]
+    # Rows of the identity where a step is known, of the roughness where it is not; in double, for they are ill-conditioned.
+    system = torch.where(known, torch.eye(count, device=x.device).double(), roughness(count).to(x.device))
+    filled: Tensor = torch.linalg.solve(system, values.double()).to(x.dtype)
+    return torch.where(known, values, filled)
 
 
-# ---- priors -----------------------------------------------------------------------------------------------------------
-
-
-class Prior(nn.Module, ABC):
-    """A distribution over latent paths."""
-
-    @abstractmethod
-    def paths(self, n: int, steps: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Paths (n, T, d), and mean and log-variance of every step given the ones before it."""
-
-    @abstractmethod
-    def following(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance of every step of given paths (B, T, d) given the ones before it."""
-
-
-class GRUPrior(Prior):
-    """The paper's: a GRU that is fed what was drawn from it."""
-
-    def __init__(self, latent: int, hidden: int) -> None:
-        super().__init__()
-        self.gru = nn.GRU(latent, hidden, batch_first=True)
-        self.mean, self.logvar = nn.Linear(hidden, latent), nn.Linear(hidden, latent)
-
-    def paths(self, n: int, steps: int) -> tuple[Tensor, Tensor, Tensor]:
-        inwards, around, *biases = (getattr(self.gru, f"{name}_l0") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
-        z = self.mean.bias.new_zeros(n, self.gru.input_size)
-        h = z.new_zeros(n, self.gru.hidden_size)
-        noise = torch.randn(steps, n, self.gru.input_size, device=z.device)
-        both = torch.cat([self.mean.weight, self.logvar.weight]).T
-        offset = torch.cat([self.mean.bias, self.logvar.bias])
-        rows: list[tuple[Tensor, Tensor, Tensor]] = []
-        for t in range(steps):
-            h = torch.gru_cell(z, h, inwards, around, *biases)
-            mean, logvar = torch.addmm(offset, h, both).chunk(2, -1)
-            logvar = logvar.clamp(*LOGVAR)
-            z = torch.addcmul(mean, torch.exp(0.5 * logvar), noise[t])
-            rows.append((z, mean, logvar))
-        drawn, means, logvars = (torch.stack(part, 1) for part in zip(*rows, strict=True))
-        return drawn, means, logvars
-
-    def following(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        h = self.gru(torch.cat([torch.zeros_like(z[:, :1]), z[:, :-1]], 1))[0]
-        return self.mean(h), self.logvar(h).clamp(*LOGVAR)
-
-
-class LinearPrior(Prior):
-    """z_1 ~ N(mu, Sigma), z_{t+1} = z_t A + noise: the linear law itself, learned."""
-
-    def __init__(self, latent: int) -> None:
-        super().__init__()
-        self.operator = nn.Parameter(0.9 * torch.linalg.qr(torch.randn(latent, latent))[0])
-        self.first, self.first_logvar = nn.Parameter(torch.zeros(latent)), nn.Parameter(torch.zeros(latent))
-        self.logvar = nn.Parameter(torch.full((latent,), -2.0))
-
-    def paths(self, n: int, steps: int) -> tuple[Tensor, Tensor, Tensor]:
-        noise = torch.randn(steps, n, len(self.first), device=self.first.device)
-        mean, logvar = self.first.expand(n, -1), self.first_logvar.clamp(*LOGVAR)
-        rows: list[tuple[Tensor, Tensor, Tensor]] = []
-        for t in range(steps):
-            z = torch.addcmul(mean, torch.exp(0.5 * logvar), noise[t])
-            rows.append((z, mean, logvar.expand_as(z)))
-            mean, logvar = z @ self.operator, self.logvar.clamp(*LOGVAR)
-        drawn, means, logvars = (torch.stack(part, 1) for part in zip(*rows, strict=True))
-        return drawn, means, logvars
-
-    def following(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        mean = torch.cat([self.first.expand_as(z[:, :1]), z[:, :-1] @ self.operator], 1)
-        logvar = torch.cat([self.first_logvar.expand_as(z[:, :1]), self.logvar.expand_as(z[:, 1:])], 1)
-        return mean, logvar.clamp(*LOGVAR)
-
-
-class IndependentPrior(Prior):
-    """N(0, 1) at every step by itself: an ordinary VAE, the baseline."""
-
-    def __init__(self, latent: int) -> None:
-        super().__init__()
-        self.register_buffer("centre", torch.zeros(latent))
-
-    def paths(self, n: int, steps: int) -> tuple[Tensor, Tensor, Tensor]:
-        zero = torch.zeros(n, steps, *self.get_buffer("centre").shape, device=self.get_buffer("centre").device)
-        return torch.randn_like(zero), zero, zero
-
-    def following(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.zeros_like(z), torch.zeros_like(z)
+@cache
+def roughness(steps: int) -> Tensor:
+    """K (T, T) with x' K x the integrated squared second derivative of the natural cubic spline through x at 0, ..., T - 1."""
+    second = torch.zeros(steps - 2, steps, dtype=torch.float64)
+    for offset, weight in enumerate((1.0, -2.0, 1.0)):
+        second.diagonal(offset)[:] = weight
+    band = torch.zeros(steps - 2, steps - 2, dtype=torch.float64)
+    for offset, weight in ((0, 2 / 3), (1, 1 / 6), (-1, 1 / 6)):
+        band.diagonal(offset)[:] = weight
+    energy: Tensor = second.T @ torch.linalg.solve(band, second)
+    return energy
 
 
 # ---- decoders ---------------------------------------------------------------------------------------------------------
@@ -242,3 +126,19 @@ class Decoder(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         h = self.step(z) if self.gru is None else self.gru(z)
         return torch.sigmoid(self.out(h))
+
+
+# ---- the whole --------------------------------------------------------------------------------------------------------
+
+
+class Net(nn.Module):
+    """Scaler, posterior, prior, decoder, and the linear law of the prior: z' ≈ z `operator` + noise, Cholesky factor `noise`."""
+
+    operator: Tensor
+    noise: Tensor
+
+    def __init__(self, scaler: Normaliser, posterior: nn.Module, prior: Prior, decoder: Decoder, latent: int) -> None:
+        super().__init__()
+        self.scaler, self.posterior, self.prior, self.decoder = scaler, posterior, prior, decoder
+        self.register_buffer("operator", torch.eye(latent))
+        self.register_buffer("noise", torch.eye(latent))

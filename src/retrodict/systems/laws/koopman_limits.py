@@ -224,15 +224,19 @@ class KoopmanLimits(System, Law, Analysis):
 
     # ---- the law ------------------------------------------------------------------------------------------------------
 
+    def observe(self, state: Tensor) -> Tensor:
+        """The newest state (..., d) of a flattened window (..., delays d)."""
+        return state[..., -(state.shape[-1] // self.delays) :]
+
     def step(self, state: Tensor) -> Tensor:
         """The state (..., d), or flattened window (..., delays d), one `dt` later."""
         self.check_fitted()
         return self._read_out(self._coordinates(state) @ self._forward())
 
     def simulate(self, initial: Tensor, times: Tensor, actions: Tensor | None = None, domain: str | None = None) -> Tensor:
-        """States (B, T, d) at times that are multiples of `dt`: lifted once, then linear. The first is given back as it was.
+        """States (B, T, d) at times that are multiples of `dt`, from states or flattened windows: lifted once, then linear.
 
-        Raises DataError for other times.
+        The first is given back as it was. Raises DataError for other times.
         """
         self.check_fitted()
         if actions is not None:
@@ -241,11 +245,11 @@ class KoopmanLimits(System, Law, Analysis):
         if (steps < 0).any() or not torch.allclose(steps.double() * self.dt, times.double(), rtol=1e-4, atol=1e-4 * self.dt):
             raise DataError(f"times are multiples of dt = {self.dt:g} from 0 on: the law is a map.")
         lifted, forward = self._coordinates(initial), self._forward()
-        path, now = torch.empty(len(initial), len(steps), initial.shape[-1], dtype=torch.float64), 0
+        path, now = torch.empty(len(initial), len(steps), initial.shape[-1] // self.delays, dtype=torch.float64), 0
         for column in steps.argsort(stable=True).tolist():
             lifted = lifted @ torch.linalg.matrix_power(forward, int(steps[column]) - now)
             now = int(steps[column])
-            path[:, column] = self._read_out(lifted) if now else initial.double()
+            path[:, column] = self.observe(self._read_out(lifted) if now else initial.double())
         return path
 
     def jacobian(self, state: Tensor) -> Tensor:
