@@ -105,11 +105,11 @@ class KoopmanVAEClaim(Experiment):
             for data in (sines, pendulums):
                 made[f"{data.__name__} {missing:.0%} missing"] = _arm(data, {**KOVAE, "irregular": True}, missing)
         for data in (sines, pendulums):
-            made[f"rcgan, {data.__name__} 50% missing"] = _arm(data, {"gan": True}, 0.5)
+            made[f"rcgan, {data.__name__} 50% missing"] = _arm(data, GAN, 0.5)
         made["pendulums"] = _arm(pendulums, KOVAE)
         for modes in (0, 2):
             made["constrained" if modes else "unconstrained"] = _swinging(modes)
-        for name, settings in (("mujoco", KOVAE), ("rcgan, mujoco", {"gan": True})):
+        for name, settings in (("mujoco", KOVAE), ("rcgan, mujoco", GAN)):
             made[name] = _arm(cheetah, settings)
         if quick:
             return {
@@ -143,11 +143,11 @@ class KoopmanVAEClaim(Experiment):
 
         kovae, gan, plain = mean("kovae"), mean("rcgan"), mean("independent prior")
         if quick:
-            check("discriminative over that of RCGAN", kovae / gan, "< 1", kovae < gan)
+            check("discriminative over RCGAN's", _over(kovae, gan), "< 1", kovae < gan)
             return made
         check("sines: discriminative", kovae, "<= 0.10", kovae <= 0.10)
-        check("sines: discriminative over RCGAN's", kovae / gan, "<= 0.5", kovae <= 0.5 * gan)
-        check("sines: discriminative over the independent prior's", kovae / plain, "<= 0.5", kovae <= 0.5 * plain)
+        check("sines: discriminative over RCGAN's", _over(kovae, gan), "<= 0.5", kovae <= 0.5 * gan)
+        check("sines: discriminative over the independent prior's", _over(kovae, plain), "<= 0.5", kovae <= 0.5 * plain)
         true = [numbers["real"]["predictive"] for numbers in measured.get("bounds", {}).values()]
         apart = mean("kovae", "predictive") / (sum(true) / len(true)) if true else float("nan")
         check("sines: predictive error over that of real data", apart, "<= 1.10", apart <= 1.10)
@@ -161,7 +161,7 @@ class KoopmanVAEClaim(Experiment):
             check("normalised penalty: gain in linearity, least over seeds", min(gains), ">= 0.3", min(gains) >= 0.3)
         linear = mean("linear prior")
         check("linear prior: discriminative above that of the GRU", linear - kovae, "<= 0.1", linear <= kovae + 0.1)
-        check("linear prior: discriminative over the independent prior's", linear / plain, "<= 0.5", linear <= 0.5 * plain)
+        check("linear prior: discriminative over the independent prior's", _over(linear, plain), "<= 0.5", linear <= 0.5 * plain)
         off = of("constrained", "off the circle")
         if off:
             check("constrained: two largest eigenvalues off the circle", max(off), "< 0.02", max(off) < 0.02)
@@ -205,6 +205,11 @@ def _arm(
         return found
 
     return run
+
+
+def _over(a: float, b: float) -> float:
+    """a / b, infinite over zero."""
+    return a / b if b else math.inf
 
 
 def _judged(real: Tensor, fake: Tensor, quick: bool, seed: int) -> dict[str, Any]:
@@ -251,19 +256,22 @@ def _swinging(modes: int) -> Callable[[int, Path, bool], Measured]:
     return run
 
 
-KOVAE: dict[str, Any] = {"steps": 6000}
+# Chosen on windows of other seeds. Whether a penalty is felt is asked of the paper's objective, as the page does.
+KOVAE: dict[str, Any] = {"steps": 6000, "w_kl": 0.003}
+PAPER: dict[str, Any] = {"steps": 6000, "objective": "paper"}
 LINEAR: dict[str, Any] = {**KOVAE, "prior": "linear"}
 SWINGING: dict[str, Any] = {"w_eig": 10.0}
+GAN: dict[str, Any] = {"gan": True, "steps": 6000}
 MODELS: dict[str, dict[str, Any]] = {
     "kovae": KOVAE,
-    "no penalty": {**KOVAE, "w_pred": 0.0},
-    "normalised": {**KOVAE, "penalty": "normalised", "w_pred": 5.0},
     "linear prior": LINEAR,
     "independent prior": {**KOVAE, "prior": "independent"},
-    "paper's objective": {**KOVAE, "objective": "paper"},
+    "rcgan": GAN,
+    "paper's objective": PAPER,
+    "no penalty": {**PAPER, "w_pred": 0.0},
+    "normalised": {**PAPER, "penalty": "normalised", "w_pred": 5.0},
     "pointwise decoder": {**KOVAE, "decoder": "pointwise"},
     "pointwise decoder, linear prior": {**LINEAR, "decoder": "pointwise"},
-    "rcgan": {"gan": True, "steps": 6000},
 }
 
 EXPERIMENT = KoopmanVAEClaim()

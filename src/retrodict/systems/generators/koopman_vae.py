@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from retrodict.dynamics import koopman
 from retrodict.errors import DataError
@@ -40,7 +40,7 @@ class KoopmanVAE(GradientSystem, Generator, Encoder, Law):
     In the paper the prior is a GRU fed with its own draws, linear only by a penalty, whose published weight is too small to be
     felt (the docs give the measurement); generation never applies A. `prior="linear"` makes the law the prior itself.
 
-    Defaults are smaller than the paper's (3 layers, 600 epochs).
+    Defaults are smaller than the paper's (3 layers, 600 epochs), and `objective` is not its own.
 
     Attributes:
         frames: steps T of a window.
@@ -48,8 +48,9 @@ class KoopmanVAE(GradientSystem, Generator, Encoder, Law):
         hidden: units of every GRU.
         layers: of the GRUs of posterior and decoder (paper: 3).
         prior: `gru` (the paper's), `linear` (z_1 ~ N, z' = z A + noise), or `independent` (N(0, 1) at each step: a plain VAE).
-        objective: `paper` compares each posterior step with the moments of a path drawn independently of it; `elbo` with what
-            the prior foretells from the posterior's own past, a bound on the likelihood. Linear priors always take `elbo`.
+        objective: `elbo` compares each posterior step with what the prior foretells from the posterior's own past, a bound on the
+            likelihood; `paper` with the moments of a path drawn independently of it, which leaves a prior that knows little of
+            time (the docs give the measurement). Linear priors always take `elbo`.
         decoder: `gru`, or `pointwise`: each step of the series from its own z alone.
         w_kl, w_pred: weights of the divergence (paper: .007 for sines, .009 stocks, .1 irregular) and of the linear penalty
             (paper: .005, .03, .0005).
@@ -79,7 +80,7 @@ class KoopmanVAE(GradientSystem, Generator, Encoder, Law):
     hidden: int = 20
     layers: int = 1
     prior: Literal["gru", "linear", "independent"] = "gru"
-    objective: Literal["paper", "elbo"] = "paper"
+    objective: Literal["paper", "elbo"] = "elbo"
     decoder: Literal["gru", "pointwise"] = "gru"
     w_kl: float = 0.007
     w_pred: float = 0.005
@@ -161,15 +162,17 @@ class KoopmanVAE(GradientSystem, Generator, Encoder, Law):
         x, seen = self._scaled(net, batch)
         mean, logvar = net.posterior(x, seen)
         z = noisy(mean, logvar)
-        paths = net.prior.paths(self.batch, self.frames)
         by_path = self.objective == "paper" and self.prior != "linear"
-        foretold = (paths[1][: len(x)], paths[2][: len(x)]) if by_path else net.prior.following(z)
+        bound = self.prior == "gru" and (self.w_pred > 0 or self.unit_modes != 0)
+        if by_path or bound:
+            path, *moments = net.prior.paths(self.batch, self.frames)
+        foretold = tuple(moment[: len(x)] for moment in moments) if by_path else net.prior.following(z)
         off = ((net.decoder(z) - x) ** 2).sum(-1)
         terms = {"reconstruction": torch.where(seen, off, 0).sum() / len(x)}
         terms["divergence"] = self.w_kl * kl_normal(mean, logvar, foretold[0], foretold[1], dims=2).mean()
-        if self.prior == "gru" and (self.w_pred or self.unit_modes):
-            operator = koopman.fit_operator(paths[0][:, :-1].flatten(0, 1), paths[0][:, 1:].flatten(0, 1))
-            terms["linearity"] = self.w_pred * self._nonlinearity(paths[0], operator)
+        if bound:
+            operator = koopman.fit_operator(path[:, :-1].flatten(0, 1), path[:, 1:].flatten(0, 1))
+            terms["linearity"] = self.w_pred * self._nonlinearity(path, operator)
         elif self.prior == "linear":
             operator = net.prior.operator
         if self.unit_modes and self.prior != "independent":

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from retrodict.dynamics.koopman import fit_operator
+from retrodict.networks.gru import ParallelGRU
 from retrodict.training.randomness import isolated
 
 LOGVAR = (-8.0, 6.0)
@@ -37,19 +38,19 @@ class GRUPrior(Prior):
 
     def __init__(self, latent: int, hidden: int) -> None:
         super().__init__()
-        self.gru = nn.GRU(latent, hidden, batch_first=True)
+        self.gru = ParallelGRU(1, latent, hidden)
         self.mean, self.logvar = nn.Linear(hidden, latent), nn.Linear(hidden, latent)
 
     def paths(self, n: int, steps: int) -> tuple[Tensor, Tensor, Tensor]:
-        inwards, around, *biases = (getattr(self.gru, f"{name}_l0") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
-        z = self.mean.bias.new_zeros(n, self.gru.input_size)
-        h = z.new_zeros(n, self.gru.hidden_size)
-        noise = torch.randn(steps, n, self.gru.input_size, device=z.device)
+        gru = self.gru
+        weights = gru.inwards[0].T, gru.around[0].T, gru.inwards_bias[0, 0], gru.around_bias[0, 0]
+        z, h = gru.inwards.new_zeros(n, gru.inwards.shape[1]), gru.around.new_zeros(n, gru.around.shape[1])
+        noise = torch.randn(steps, *z.shape, device=z.device)
         both = torch.cat([self.mean.weight, self.logvar.weight]).T
         offset = torch.cat([self.mean.bias, self.logvar.bias])
         rows: list[tuple[Tensor, Tensor, Tensor]] = []
         for t in range(steps):
-            h = torch.gru_cell(z, h, inwards, around, *biases)
+            h = torch.gru_cell(z, h, *weights)
             mean, logvar = torch.addmm(offset, h, both).chunk(2, -1)
             logvar = logvar.clamp(*LOGVAR)
             z = torch.addcmul(mean, torch.exp(0.5 * logvar), noise[t])
@@ -58,7 +59,7 @@ class GRUPrior(Prior):
         return drawn, means, logvars
 
     def following(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        h = self.gru(torch.cat([torch.zeros_like(z[:, :1]), z[:, :-1]], 1))[0]
+        h = self.gru(torch.cat([torch.zeros_like(z[:, :1]), z[:, :-1]], 1)[None])[0]
         return self.mean(h), self.logvar(h).clamp(*LOGVAR)
 
 
