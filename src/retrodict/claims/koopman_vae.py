@@ -208,7 +208,7 @@ def _arm(
 
 
 def _over(a: float, b: float) -> float:
-    """a / b, infinite over zero."""
+    """The ratio a / b, infinite over zero."""
     return a / b if b else math.inf
 
 
