@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.integrate import solve_ivp
 
 from retrodict.claims.experiment import Check, Experiment, Measured
 from retrodict.dynamics import koopman
@@ -19,6 +18,7 @@ from retrodict.systems.laws.koopman_limits import KoopmanLimits
 from retrodict.systems.laws.koopman_verdict import Adversary, adversary, fooled, hausdorff
 from retrodict.trajectories import Recordings, from_arrays, from_samples
 from retrodict.trajectories.features import STATE
+from retrodict.worlds.chaos import ode_world
 
 FUNCTIONS = (50, 100, 200)
 HALF = (-0.5 + 0j, 1 + 1j)
@@ -40,35 +40,14 @@ def duffing(alpha: float, starts: int, seed: int, steps: int = 5, energy: float 
     """Trajectories of x'' = -alpha x' + x - x^3 from a square, or the part of it below an energy, 0.3 apart in time."""
     x = np.random.default_rng(seed).uniform(-2, 2, (4 * starts, 2))
     x = x[x[:, 1] ** 2 / 2 - x[:, 0] ** 2 / 2 + x[:, 0] ** 4 / 4 <= energy][:starts]
-    path = [x]
-    for _ in range(steps):
-        x = _integrated(lambda s: np.stack([s[:, 1], -alpha * s[:, 1] + s[:, 0] - s[:, 0] ** 3], 1), x, 0.3, 30)
-        path.append(x)
-    return from_arrays([{STATE: episode} for episode in np.stack(path, 1)], fps=1 / 0.3, source=f"duffing {alpha} {seed}")
+    return ode_world("duffing", delta=alpha).record(steps + 1, 0.3, ic=x, precision="float64")
 
 
 def lorenz(steps: int, seed: int) -> Recordings:
     """One trajectory of Lorenz 63, 0.05 apart in time, after 100 units of time."""
-    start = np.array([0.0, 1.0, 20.0]) + np.random.default_rng(seed).normal(size=3)
-    times = 100 + 0.05 * np.arange(steps)
-
-    def field(_: float, s: np.ndarray) -> tuple[float, float, float]:
-        x, y, z = s.tolist()
-        return 10 * (y - x), x * (28 - z) - y, x * y - 8 / 3 * z
-
-    path = solve_ivp(field, (0, times[-1]), start, "DOP853", t_eval=times, rtol=1e-8, atol=1e-8).y.T
-    return from_arrays([{STATE: path}], fps=20, source=f"lorenz {seed}")
-
-
-def _integrated(field: Callable[[np.ndarray], np.ndarray], x: np.ndarray, dt: float, steps: int) -> np.ndarray:
-    """One dt of Runge-Kutta in equal sub-steps."""
-    h = dt / steps
-    for _ in range(steps):
-        k1 = field(x)
-        k2 = field(x + h / 2 * k1)
-        k3 = field(x + h / 2 * k2)
-        x = x + h / 6 * (k1 + 2 * k2 + 2 * k3 + field(x + h * k3))
-    return x
+    world = ode_world("lorenz")
+    start = world.integrate(world.starts(1, seed), [0.0, 100.0]).states[:, -1]
+    return world.record(steps, 0.05, ic=start, precision="float64")
 
 
 class KoopmanLimitsClaim(Experiment):

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.special import ellipj, ellipk
+from scipy.special import ellipk
 from torch import Tensor
 
 from retrodict.claims.baselines.rcgan import RCGAN
@@ -20,6 +20,7 @@ from retrodict.systems.generators.series_scores import discriminative_score, pre
 from retrodict.training.run import Run
 from retrodict.trajectories import Recordings, from_arrays
 from retrodict.trajectories.features import STATE, VALID
+from retrodict.worlds.chaos import ode_world
 
 STEPS, WINDOWS, DT = 24, 2000, 0.1
 GRAVITY = 9.81
@@ -38,16 +39,15 @@ def sines(n: int, seed: int) -> np.ndarray:
 def pendulums(n: int, seed: int, noise: float = 0.05) -> np.ndarray:
     """Angle and rate of pendulums let go at U(0.5, 2.7), in closed form, with noise, (n, 24, 2)."""
     rng = np.random.default_rng((seed, 1))
-    k = np.sin(rng.uniform(0.5, 2.7, (n, 1)) / 2)
-    phase = math.sqrt(GRAVITY) * DT * np.arange(STEPS)[None] + ellipk(k**2)
-    sn, cn, _, _ = ellipj(phase, k**2)
-    clean = np.stack([2 * np.arcsin(k * sn), 2 * k * math.sqrt(GRAVITY) * cn], -1)
+    starts, exact = rng.uniform(0.5, 2.7, n), ode_world("pendulum", stiffness=GRAVITY).exact
+    assert exact is not None
+    clean = np.stack([exact(np.array([start, 0.0]), DT * np.arange(STEPS)) for start in starts])
     return np.asarray(clean + noise * rng.normal(size=clean.shape), np.float32)
 
 
 def pendulum_frequency(n: int, seed: int) -> float:
     """Mean angular frequency of `pendulums`, in radians per step."""
-    k = np.sin(np.random.default_rng((seed, 1)).uniform(0.5, 2.7, (n, 1)) / 2)
+    k = np.sin(np.random.default_rng((seed, 1)).uniform(0.5, 2.7, n) / 2)
     return float((np.pi * math.sqrt(GRAVITY) / (2 * ellipk(k**2))).mean() * DT)
 
 
