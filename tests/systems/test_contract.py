@@ -8,14 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from retrodict.systems import REGISTRY, Card, Spec, catalogue, contract
+from retrodict.systems import REGISTRY, Card, Spec, catalogue, contract, lookup
 from retrodict.systems.checks import CHECKS, SPACES, ContractBroken, Subject, check_system, tiny_recordings
 from retrodict.systems.laws.chaos_benchmark import ChaosBenchmark
 from retrodict.trajectories.features import STATE
 
 from .toys import TOYS, ToyInverse, ToyPolicy, card
 
-EXAMPLES = {"dysts": lambda: ChaosBenchmark(train=5, test=3, starts=2, horizon=0.1)}
+EXAMPLES = {
+    "dysts": lambda: ChaosBenchmark(train=5, test=3, starts=2, horizon=0.1),
+    "koopman-limits": lambda: lookup("koopman-limits")(dictionary="monomials", degree=(1,)),
+    "koopman-vae": lambda: lookup("koopman-vae")(frames=6, latent=4, hidden=4, steps=4, batch=4),
+}
 """Slug -> a function that makes an instance small enough to be fitted dozens of times; where there is none, `small` serves."""
 
 

@@ -1,0 +1,354 @@
+"""Koopman VAE: series made from latent paths that a linear law moves, whose eigenvalues can be read and constrained."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from retrodict.dynamics import koopman
+from retrodict.errors import DataError
+from retrodict.objectives.gaussians import kl_normal
+from retrodict.roles import Batch, Encoder, Generator, Law
+from retrodict.systems.contract import Card, Spec
+from retrodict.systems.generators.koopman_vae_networks import Decoder, IrregularPosterior, Net, Posterior
+from retrodict.systems.generators.latent_priors import GRUPrior, IndependentPrior, LinearPrior, Prior, linear_law, noisy
+from retrodict.systems.generators.series_windows import present, refuse_unusable
+from retrodict.systems.gradient import GradientSystem
+from retrodict.training.optimisers import Optimiser
+from retrodict.training.run import Run
+from retrodict.training.schedules import schedule
+from retrodict.training.stage import Stage
+from retrodict.trajectories import Episode, Recordings, Window, Windows
+from retrodict.trajectories.features import STATE
+from retrodict.trajectories.normalise import Normaliser
+
+
+@dataclass
+class KoopmanVAE(GradientSystem, Generator, Encoder, Law):
+    """A VAE of time series whose prior over latent paths is pushed to be linear.  (Naiman et al., 2024)
+
+    Reads windows of `observation.state`, regular or, with `irregular`, with steps missing (`valid.observation.state`, NaN, or
+    stamps that an uneven clock leaves out). Channels are brought to [0, 1] by their range. `sample` gives windows in their own
+    units, `encode` posterior means (B, T, latent), `complete` fills what is missing. As a law it moves codes: z' = z A.
+
+    In the paper the prior is a GRU fed with its own draws, linear only by a penalty, whose published weight is too small to be
+    felt (the docs give the measurement); generation never applies A. `prior="linear"` makes the law the prior itself.
+
+    Defaults are smaller than the paper's (3 layers, 600 epochs), and `objective` is not its own.
+
+    Attributes:
+        frames: steps T of a window.
+        latent: width of z.
+        hidden: units of every GRU.
+        layers: of the GRUs of posterior and decoder (paper: 3).
+        prior: `gru` (the paper's), `linear` (z_1 ~ N, z' = z A + noise), or `independent` (N(0, 1) at each step: a plain VAE).
+        objective: `elbo` compares each posterior step with what the prior foretells from the posterior's own past, a bound on the
+            likelihood; `paper` with the moments of a path drawn independently of it, which leaves a prior that knows little of
+            time (the docs give the measurement). Linear priors always take `elbo`.
+        decoder: `gru`, or `pointwise`: each step of the series from its own z alone.
+        w_kl, w_pred: weights of the divergence (paper: .007 for sines, .009 stocks, .1 irregular) and of the linear penalty
+            (paper: .005, .03, .0005).
+        penalty: `paper` (squared residual over a Frobenius norm) or `normalised` (share of the variance that A leaves; weights 1
+            to 10).
+        horizon: steps ahead that the penalty looks (paper: 1).
+        unit_modes: how many of the largest eigenvalues of A are drawn to the unit circle: 0 none, -1 all.
+        w_eig: weight of that.
+        irregular: windows may have gaps.
+        every: seconds between steps, for recordings with an uneven clock.
+    """
+
+    card: ClassVar[Card] = Card(
+        slug="koopman-vae",
+        title="Generative Modeling of Regular and Irregular Time Series Data via Koopman VAEs",
+        authors="Naiman, Erichson, Ren, Mahoney, Azencot",
+        year=2024,
+        url="https://arxiv.org/abs/2310.02619",
+        reads="windows of numbers, with steps missing or not",
+        returns="new windows, latents that move linearly, their eigenvalues, completed windows",
+        claim="a VAE with a linear latent prior makes better regular and irregular series than GANs, and its spectrum can be set",
+        missing="masked",
+    )
+
+    frames: int = 24
+    latent: int = 16
+    hidden: int = 20
+    layers: int = 1
+    prior: Literal["gru", "linear", "independent"] = "gru"
+    objective: Literal["paper", "elbo"] = "elbo"
+    decoder: Literal["gru", "pointwise"] = "gru"
+    w_kl: float = 0.007
+    w_pred: float = 0.005
+    penalty: Literal["paper", "normalised"] = "paper"
+    horizon: int = 1
+    unit_modes: int = 0
+    w_eig: float = 1.0
+    irregular: bool = False
+    every: float | None = None
+    steps: int = field(default=4000, kw_only=True)
+    batch: int = field(default=64, kw_only=True)
+    learning_rate: float = field(default=2e-3, kw_only=True)
+
+    kind = "map"
+    states = "code"
+    grain = "frame"
+
+    # ---- what is read -------------------------------------------------------------------------------------------------
+
+    @property
+    def reads(self) -> Window:
+        self.check_fitted()
+        return replace(self.window(self.spec_), edge="drop")
+
+    def features(self, recordings: Recordings) -> tuple[str, ...]:
+        return (STATE,)
+
+    def window(self, spec: Spec) -> Window:
+        if self.frames < 3 or self.batch * (self.frames - 1) < self.latent:
+            needed = max(-(-self.latent // max(self.frames - 1, 1)), 1)
+            raise DataError(
+                f"koopman-vae fits a {self.latent} x {self.latent} operator to {self.batch} windows of {self.frames} steps, "
+                f"which leave it undetermined; take at least 3 frames and a batch of {needed}."
+            )
+        edge: Literal["replicate", "drop"] = "replicate" if self.irregular and self.every is None else "drop"
+        return Window(
+            0, self.frames - 1, (STATE,), edge=edge, every=self.every
+        )  # a shorter episode is read with the rest missing
+
+    def prepare(self, recordings: Recordings) -> None:
+        refuse_unusable(recordings, self.frames, irregular=self.irregular, every=self.every)
+        values = [np.asarray(episode[STATE], np.float32)[present(episode)] for episode in recordings]
+        self.net_.scaler.fit(np.concatenate(values))
+
+    # ---- how it is built and trained ----------------------------------------------------------------------------------
+
+    def build(self, spec: Spec) -> Net:
+        channels = spec.features[STATE].shape[0]
+        posterior = (
+            IrregularPosterior(channels, self.hidden, self.latent)
+            if self.irregular
+            else Posterior(channels, self.hidden, self.latent, self.layers)
+        )
+        prior: Prior = IndependentPrior(self.latent)
+        if self.prior != "independent":
+            prior = GRUPrior(self.latent, self.hidden) if self.prior == "gru" else LinearPrior(self.latent)
+        scaler = Normaliser((channels,), "range", low=0.0, high=1.0, constant="error", name=STATE)
+        decoder = Decoder(self.latent, self.hidden, channels, self.layers if self.decoder == "gru" else 0)
+        return Net(scaler, posterior, prior, decoder, self.latent)
+
+    def reader(self, recordings: Recordings) -> Windows:
+        return self._windows(recordings)
+
+    def _windows(self, recordings: Recordings, order: Literal["shuffle", "sequence"] = "shuffle") -> Windows:
+        """Whole windows, and of an episode that is shorter the one that begins with it."""
+
+        def begins(episode: Episode) -> np.ndarray:
+            return np.arange(episode.length) <= max(episode.length - self.frames, 0)
+
+        where = begins if self.irregular and self.every is None else None
+        return recordings.windows(self.window(self.spec_), self.batch, seed=self.seed, order=order, where=where)
+
+    def stages(self, net: Any) -> tuple[Stage, ...]:
+        rate = schedule(self.decay, self.learning_rate, 0.0, self.steps, min(self.warmup, self.steps))
+        optimiser = Optimiser(kind="adam", rate=rate, weight_decay=self.weight_decay)
+        return (Stage(self.steps, self.stage_loss, (optimiser,), clip=self.clip, ema=self.ema),)
+
+    def loss(self, net: Any, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        x, seen = self._scaled(net, batch)
+        mean, logvar = net.posterior(x, seen)
+        z = noisy(mean, logvar)
+        by_path = self.objective == "paper" and self.prior != "linear"
+        bound = self.prior == "gru" and (self.w_pred > 0 or self.unit_modes != 0)
+        if by_path or bound:
+            path, *moments = net.prior.paths(self.batch, self.frames)
+        foretold = tuple(moment[: len(x)] for moment in moments) if by_path else net.prior.following(z)
+        off = ((net.decoder(z) - x) ** 2).sum(-1)
+        terms = {"reconstruction": torch.where(seen, off, 0).sum() / len(x)}
+        terms["divergence"] = self.w_kl * kl_normal(mean, logvar, foretold[0], foretold[1], dims=2).mean()
+        if bound:
+            operator = koopman.fit_operator(path[:, :-1].flatten(0, 1), path[:, 1:].flatten(0, 1))
+            terms["linearity"] = self.w_pred * self._nonlinearity(path, operator)
+        elif self.prior == "linear":
+            operator = net.prior.operator
+        if self.unit_modes and self.prior != "independent":
+            moduli = koopman.eigenvalues(operator).abs()
+            top = moduli if self.unit_modes < 0 else moduli[: self.unit_modes]
+            terms["spectrum"] = self.w_eig * ((top - 1) ** 2).mean().to(x.dtype)
+        return terms
+
+    def _nonlinearity(self, z: Tensor, operator: Tensor) -> Tensor:
+        """How far paths (B, T, d) are from being moved by an operator, up to `horizon` steps ahead."""
+        total, moved = z.new_zeros(()), z
+        for ahead in range(1, self.horizon + 1):
+            moved = moved[:, : z.shape[1] - ahead] @ operator
+            off = moved - z[:, ahead:]
+            if self.penalty == "paper":
+                total = total + (off**2).mean() / torch.linalg.vector_norm(moved)
+            else:
+                # By the variance: relative to the squared size, a large constant latent would be as good as a linear law.
+                total = total + (off**2).sum() / ((z[:, ahead:] - z[:, ahead:].mean((0, 1))) ** 2).sum()
+        return total
+
+    def _scaled(self, net: Net, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Windows in [0, 1] and which steps of them were seen, (B, T)."""
+        x = batch[STATE].to(net.operator.dtype)
+        seen = torch.isfinite(x).all(-1)
+        for name in ("mask", f"mask.{STATE}"):
+            if name in batch:
+                seen = seen & batch[name].bool()
+        return net.scaler(torch.where(seen[..., None], x, net.scaler.offset)), seen
+
+    def learn(self, recordings: Recordings, world: Any, validation: Recordings | None, run: Run) -> None:
+        super().learn(recordings, world, validation, run)
+        self.dt = self.every or (1.0 / recordings.fps if recordings.fps else 1.0)
+        self._settle_law()
+        self._warn_of_collapse(recordings)
+
+    @torch.no_grad()
+    def _settle_law(self) -> None:
+        """The linear law of the prior, from its own paths; of a linear prior, the prior itself."""
+        fitted = linear_law(self.net_.prior, self.frames, self.seed)
+        operator = self.net_.prior.operator if self.prior == "linear" else fitted.operator
+        self.net_.operator.copy_(operator)
+        self.net_.noise.copy_(fitted.noise)
+
+    @torch.no_grad()
+    def _warn_of_collapse(self, recordings: Recordings) -> None:
+        batch = self._windows(recordings).at(0)
+        x, seen = self._scaled(self.net_, {k: v.to(self.torch_device) for k, v in batch.items() if isinstance(v, Tensor)})
+        made = self.net_.decoder(self.net_.posterior(x, seen)[0])
+        left = ((made - x)[seen] ** 2).mean() / x[seen].var(0).mean().clamp_min(1e-12)
+        if left > 0.9:
+            warnings.warn(
+                f"koopman-vae: the decoder ignores the latent ({1 - float(left):.0%} of the variance is reconstructed): the "
+                f"divergence has collapsed the posterior on the prior, or training was short; lower w_kl (now {self.w_kl:g}).",
+                stacklevel=3,
+            )
+
+    def restore(self, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
+        super().restore(tensors, about)
+        self.dt = self.every or (1.0 / self.spec_.fps if self.spec_.fps else 1.0)
+
+    # ---- how it answers -----------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def sample(
+        self, n: int, given: Batch | None = None, *, length: int | None = None, mode: Literal["prior", "linear"] = "prior"
+    ) -> dict[str, Tensor]:
+        """`n` windows {`observation.state`: (n, length, D)} in their own units; `length` is that of training where None.
+
+        In `linear` mode only the first latent comes from the prior; the linear law and its residual noise move it on.
+        Raises DataError where something is `given`. Warns where a mode grows so fast that a long sample would leave the data.
+        """
+        self.check_fitted()
+        if given:
+            raise DataError(f"koopman-vae makes windows from nothing; it was given {', '.join(given)}.")
+        steps = length or self.frames
+        largest = float(koopman.eigenvalues(self.net_.operator).abs().max())
+        if steps > self.frames and largest > 1.1:
+            warnings.warn(
+                f"the largest eigenvalue has modulus {largest:.2f}: samples of {steps} steps will leave the data; constrain it "
+                "by unit_modes.",
+                stacklevel=2,
+            )
+        if mode == "prior":
+            z = self.net_.prior.paths(n, steps)[0]
+        else:
+            rows = [self.net_.prior.paths(n, 1)[0][:, 0]]
+            for _ in range(steps - 1):
+                rows.append(rows[-1] @ self.net_.operator + torch.randn_like(rows[-1]) @ self.net_.noise.T)
+            z = torch.stack(rows, 1)
+        return {STATE: self.net_.scaler.inverse(self.net_.decoder(z))}
+
+    @torch.no_grad()
+    def encode(self, window: Batch) -> Tensor:
+        """Posterior means (B, T, latent); steps that are missing are marked by NaN or in `mask.observation.state`."""
+        return self._posterior(window)[0]
+
+    @torch.no_grad()
+    def complete(self, window: Batch, known: Tensor) -> dict[str, Tensor]:
+        """Windows with the steps that are not `known` (B, T) filled in, {`observation.state`: (B, T, D)}.
+
+        Raises DataError for a system that was trained on regular windows, or windows of which fewer than two steps are known.
+        """
+        self.check_fitted()
+        if not self.irregular:
+            raise DataError("koopman-vae completes windows where it was trained with irregular=True.")
+        masked = {**window, f"mask.{STATE}": known}
+        made = self.net_.scaler.inverse(self.net_.decoder(self._posterior(masked)[0]))
+        return {STATE: torch.where(known[..., None].to(made.device), window[STATE].to(made), made)}
+
+    def _posterior(self, window: Batch) -> tuple[Tensor, Tensor]:
+        batch = self.checked(window, (STATE,))
+        x, seen = self._scaled(self.net_, batch)
+        if x.shape[1] != self.frames and self.irregular:
+            raise DataError(f"koopman-vae reads windows of {self.frames} steps, got {x.shape[1]}.")
+        if not self.irregular and not seen.all():
+            raise DataError("koopman-vae was given windows with missing steps; it was trained with irregular=False.")
+        if (seen.sum(1) < 2).any():
+            raise DataError(f"koopman-vae: window {int((seen.sum(1) < 2).int().argmax())} has fewer than 2 observed steps.")
+        found: tuple[Tensor, Tensor] = self.net_.posterior(x, seen)
+        return found
+
+    # ---- the law of the codes -----------------------------------------------------------------------------------------
+
+    def step(self, state: Tensor) -> Tensor:
+        """Codes (..., latent) one `dt` later."""
+        self.check_fitted()
+        after: Tensor = state.to(self.net_.operator) @ self.net_.operator
+        return after
+
+    def simulate(self, initial: Tensor, times: Tensor, actions: Tensor | None = None, domain: str | None = None) -> Tensor:
+        """Codes (B, T, latent) at times that are multiples of `dt`, from codes (B, latent), without noise."""
+        self.check_fitted()
+        steps = (times.double() / self.dt).round().long()
+        if (steps < 0).any() or not torch.allclose(steps.double() * self.dt, times.double(), rtol=1e-4, atol=1e-4 * self.dt):
+            raise DataError(f"times are multiples of dt = {self.dt:g} from 0 on: the law is a map.")
+        powers = torch.stack([torch.linalg.matrix_power(self.net_.operator, int(n)) for n in steps.tolist()])
+        return torch.einsum("bd,tde->bte", initial.to(self.net_.operator), powers)
+
+    def jacobian(self, state: Tensor) -> Tensor:
+        """Derivative of `step`, (..., latent, latent): the same everywhere."""
+        self.check_fitted()
+        slope: Tensor = self.net_.operator.T
+        return slope.expand(*state.shape[:-1], -1, -1)
+
+    def eigenvalues(self) -> Tensor:
+        """Of the law, largest modulus first, complex (latent,)."""
+        self.check_fitted()
+        return koopman.eigenvalues(self.net_.operator)
+
+    def equations(self) -> tuple[str, ...]:
+        """Each mode of the latent with what it does in a `dt`, the slowest to decay first; one of each conjugate pair."""
+        return tuple(
+            f"mode {i}: modulus {abs(v):.4f}, frequency {abs(np.angle(v)) / (2 * np.pi * self.dt):.4g} per unit of time"
+            for i, v in enumerate(self.eigenvalues().tolist())
+            if v.imag > -1e-9
+        )
+
+    @torch.no_grad()
+    def linearity(self) -> float:
+        """How much of what the prior does its best linear law explains, up to 1: R² of z' ≈ z A over its own paths."""
+        self.check_fitted()
+        return linear_law(self.net_.prior, self.frames, self.seed + 1).explained
+
+    def certify(self, recordings: Recordings, level: float = 0.05) -> tuple[Tensor, Tensor]:
+        """Eigenvalues of the codes of recordings, and bounds (n,) of their residuals on half of the windows, put aside.
+
+        Any encoder is a dictionary: the codes of a window and 1, and the same one step later. Complex (n,), real (n,).
+        """
+        self.check_fitted()
+        codes = torch.cat([self.encode(batch) for batch in self._windows(recordings, "sequence")]).double().cpu()
+        psi = torch.cat([torch.ones_like(codes[..., :1]), codes], -1)
+        order = torch.randperm(len(psi), generator=torch.Generator().manual_seed(self.seed))
+        half, rest = psi[order[::2]], psi[order[1::2]]
+        operator = koopman.galerkin(half[:, :-1].flatten(0, 1), half[:, 1:].flatten(0, 1))
+        values, vectors = operator.eigenpairs()
+        blocks = torch.arange(len(rest)).repeat_interleave(self.frames - 1)
+        sums = koopman.residual_sums(values, vectors, rest[:, :-1].flatten(0, 1), rest[:, 1:].flatten(0, 1), blocks=blocks)
+        return values, koopman.upper_bounds(*sums, level=level, seed=self.seed)
