@@ -126,6 +126,10 @@ class ForwardModel(ABC):
 class Law(ABC):
     """The rule of a motion: a map z' = F(z) or a flow dz/dt = f(z).
 
+    States z may be other than what was recorded (hidden entries, standardised units): `embed` and `observe` lead there and back.
+    Where there is more to read off a law, it is called `equations() -> tuple[str, ...]`, `plot() -> Figure`, `fixed_points()`,
+    `cycles(period)`, `lyapunov()`.
+
     Attributes:
         kind: `map` or `flow`.
         dt: time between steps of the recordings it was fitted on, in their unit.
@@ -134,13 +138,21 @@ class Law(ABC):
     kind: Literal["map", "flow"]
     dt: float
 
+    def embed(self, observation: Tensor) -> Tensor:
+        """A state (..., d) behind `observation.state` (..., n): the same thing, where the law is one of observations."""
+        return observation
+
+    def observe(self, state: Tensor) -> Tensor:
+        """What is seen, (..., n), of states (..., d), in units of the recordings."""
+        return state
+
     @abstractmethod
     def step(self, state: Tensor) -> Tensor:
         """The state (..., d) one `dt` later."""
 
     @abstractmethod
     def simulate(self, initial: Tensor, times: Tensor, actions: Tensor | None = None, domain: str | None = None) -> Tensor:
-        """States (B, len(times), d) from `initial` (B, d)."""
+        """What is seen at `times`, (B, len(times), n), from observations `initial` (B, n) on."""
 
     @abstractmethod
     def jacobian(self, state: Tensor) -> Tensor:

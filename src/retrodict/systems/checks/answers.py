@@ -168,16 +168,19 @@ def _forward_model(system: Any, recordings: Recordings) -> Iterator[Question]:
 
 def _law(system: Any, recordings: Recordings) -> Iterator[Question]:
     state = torch.from_numpy(np.asarray(recordings[0][STATE][:BATCH]))
-    d = state.shape[-1]
 
     def ask(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        z = given[STATE]
+        x = given[STATE]
+        z = system.embed(x)
+        d = z.shape[-1]
         after, slope = system.step(z), system.jacobian(z)
-        path = system.simulate(z, torch.arange(HORIZON + 1) * system.dt)
+        path = system.simulate(x, torch.arange(HORIZON + 1) * system.dt)
         for name, value, shape in (
-            ("step", after, (len(z), d)),
-            ("jacobian", slope, (len(z), d, d)),
-            ("simulate", path, (len(z), HORIZON + 1, d)),
+            ("embed", z, (len(x), d)),
+            ("observe", system.observe(z), tuple(x.shape)),
+            ("step", after, (len(x), d)),
+            ("jacobian", slope, (len(x), d, d)),
+            ("simulate", path, (len(x), HORIZON + 1, x.shape[-1])),
         ):
             expect(tuple(value.shape) == shape, f"{name} gave shape {list(value.shape)} where {list(shape)} is promised.")
         return {"step": after, "jacobian": slope, "simulate": path}
