@@ -14,7 +14,10 @@ from retrodict.trajectories.features import STATE
 
 from .toys import TOYS, ToyInverse, ToyPolicy, card
 
-EXAMPLES = {}
+EXAMPLES = {
+    "gtf": lambda: catalogue()["gtf"](hidden=4, teacher="adaptive", sequence=6, steps=6, batch=4),
+    "al-rnn": lambda: catalogue()["al-rnn"](latent=7, every=3, sequence=6, steps=4, batch=4),
+}
 """Slug -> a function that makes an instance small enough to be fitted dozens of times; where there is none, `small` serves."""
 
 

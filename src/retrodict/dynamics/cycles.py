@@ -42,10 +42,12 @@ class Cycle:
 
 
 def words(bits: Tensor, period: int) -> Tensor:
-    """The different words of `period` regions in a row that an orbit visits, most visited first: bits (T, n) -> (words, period, n).
+    """The different words of `period` regions that an orbit visits, most visited first: bits (T, n) -> (words, period, n).
 
     Words that are rotations of each other name the same cycle; the first is kept.
     """
+    if not bits.shape[1]:
+        return bits.new_zeros(1, period, 0)
     runs = bits.unfold(0, period, 1).transpose(1, 2).flatten(1)
     found, counts = torch.unique(runs, dim=0, return_counts=True)
     found = found[counts.argsort(descending=True, stable=True)].unflatten(1, (period, -1))
