@@ -122,7 +122,7 @@ def _gradients(seed: int, folder: Path, quick: bool) -> Measured:
             (gradient,) = torch.autograd.grad((states[-1] @ readout).sum(), z1)
             largest = gradient.abs().amax(1).clamp(min=1e-300)  # squares of these would leave the numbers
             sizes = largest.log() + (gradient / largest[:, None]).norm(dim=1).log()
-            grown[name].append(float(sizes.mean() if name == "free" else sizes.max()))
+            grown[name].append(max(-700.0, float(sizes.mean() if name == "free" else sizes.max())))
     slope = float(np.polyfit(LENGTHS, grown["free"], 1)[0])
     bound = float(np.log(1 / (1 - alpha)))
     return {"exponent": exponent, "slope": slope, "alpha": alpha, "log bound": bound, **grown}
