@@ -83,6 +83,20 @@ def test_states_are_given_before_they_are_forced_and_the_first_input_is_not_forc
     assert states[:, 0].tolist() == [[1, 1], [51.5, 2], [76.75, 3]]
 
 
+@pytest.mark.parametrize("entries", [1, SEEN, 3])
+@pytest.mark.parametrize("forcing", FORCINGS)
+@pytest.mark.parametrize("law", ["almost linear", "shallow, full A"])
+def test_the_first_entries_alone_are_those_of_the_whole(law, forcing, entries):
+    given, scanned = problem(law, forcing)
+    results = []
+    for states in (scanned(*given, by=lambda *a: scan(*a, entries=entries)), scanned(*given)[..., :entries]):
+        weights = torch.linspace(-1, 1, states.numel(), dtype=states.dtype).reshape(states.shape)
+        grads = torch.autograd.grad((weights * states).sum(), given, allow_unused=True)
+        results.append([states, *(torch.zeros(()) if grad is None else grad for grad in grads)])
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours.to(theirs), theirs)
+
+
 def test_full_forcing_makes_every_step_start_from_the_signal():
     law = MAPS["almost linear"](lambda *shape: torch.randn(*shape, generator=torch.Generator().manual_seed(1)))
     signal = torch.randn(STEPS, BATCH, LATENT)

@@ -38,7 +38,8 @@ def fitted():
 @pytest.fixture(scope="module")
 def circle():
     """A law that has learned to go round."""
-    return ALRNN(latent=6, rectified=1, every=5, sequence=40, steps=1500, learning_rate=5e-3, seed=1).fit(DATA)
+    settings = {"every": 5, "sequence": 40, "noise": 0.01, "learning_rate": 5e-3, "steps": 3000}
+    return ALRNN(latent=6, rectified=1, seed=1, **settings).fit(DATA)
 
 
 def test_a_run_that_is_simulated_is_the_one_that_was_recorded(circle):

@@ -47,7 +47,14 @@ class Mixed(NamedTuple):
 Forcing = Sparse | Mixed
 
 
-def scan(law: Map, z0: Tensor, steps: int, forcing: Forcing | None = None, drive: Tensor | None = None) -> Tensor:
+def scan(
+    law: Map,
+    z0: Tensor,
+    steps: int,
+    forcing: Forcing | None = None,
+    drive: Tensor | None = None,
+    entries: int | None = None,
+) -> Tensor:
     """The states after each of `steps` steps, (T, B, M), before they are forced.
 
     Args:
@@ -55,12 +62,14 @@ def scan(law: Map, z0: Tensor, steps: int, forcing: Forcing | None = None, drive
         z0: states (B, M) from which the first step starts; they are not forced.
         forcing: how states are drawn to a signal before the next step starts from them; the last state is not.
         drive: (T, B, M), added in each step: inputs times their weights, or noise.
+        entries: how many of the first entries are wanted, (T, B, entries); fewer cost less. All where None.
 
     Raises DataError where shapes, types or devices do not fit, alpha leaves [0, 1], or `every` is below 1.
     """
     _check(law, z0, steps, forcing, drive)
+    wanted = z0.shape[1] if entries is None else entries
     if z0.device.type != "cpu" or z0.dtype not in (torch.float32, torch.float64):
-        return scan_in_torch(law, z0, steps, forcing, drive)
+        return scan_in_torch(law, z0, steps, forcing, drive)[..., :wanted]
     signal: Tensor | None = None
     alpha: float | Tensor | None = None
     kind, every = NONE, 1
@@ -68,12 +77,12 @@ def scan(law: Map, z0: Tensor, steps: int, forcing: Forcing | None = None, drive
         kind, (signal, every) = SPARSE, forcing
     elif forcing is not None:
         kind, (signal, alpha) = MIXED, forcing
-    about = (steps, kind, every, alpha)
+    about = (steps, kind, every, alpha, wanted if signal is None else max(wanted, signal.shape[-1]))
     if isinstance(law, AlmostLinear):
         made: Tensor = _AlmostLinear.apply(law.rectified, about, signal, z0, *law[:3], drive, _learned(alpha))  # type: ignore[no-untyped-call]
     else:
         made = _Shallow.apply(law.clipped, about, signal, z0, *law[:5], drive, _learned(alpha))  # type: ignore[no-untyped-call]
-    return made
+    return made if made.shape[-1] == wanted else made[..., :wanted]
 
 
 def scan_in_torch(law: Map, z0: Tensor, steps: int, forcing: Forcing | None = None, drive: Tensor | None = None) -> Tensor:
@@ -167,32 +176,33 @@ class _AlmostLinear(torch.autograd.Function):
     def forward(  # type: ignore[no-untyped-def]
         ctx: Any, rectified, about, signal, z0, a, w, h, drive, alpha
     ) -> Tensor:
-        (steps, kind, every, strength), (batch, latent) = about, z0.shape
+        (steps, kind, every, strength, entries), (batch, latent) = about, z0.shape
         dtype = _array(z0).dtype
         floor = np.zeros((batch, latent), dtype)
         floor[:, : latent - rectified] = -np.inf
-        inputs, active, out = (_empty((steps, batch, latent), dtype) for _ in range(3))
+        inputs, active = _empty((steps + 1, batch, latent), dtype), _empty((steps, batch, latent), dtype)
+        seen = np.empty((steps, batch, entries), dtype)
         forcing = (_optional(signal, z0), kind, every, dtype.type(0 if strength is None else strength))
         ctx.a, ctx.w, ctx.floor, ctx.forcing = _repeated(a, batch), _array(w), floor, forcing
         _kernels().almost_linear(
-            _array(z0), ctx.a, _array(w.mT), _repeated(h, batch), floor, _optional(drive, z0), *forcing, inputs, active, out
+            _array(z0), ctx.a, _array(w.mT), _repeated(h, batch), floor, _optional(drive, z0), *forcing, inputs, active, seen
         )
-        ctx.inputs, ctx.active, ctx.out = inputs, active, out
-        return torch.from_numpy(out)
+        ctx.inputs, ctx.active, ctx.seen = inputs, active, seen
+        return torch.from_numpy(seen)
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        by_state = _empty(ctx.out.shape, ctx.out.dtype)
+        by_state = _empty(ctx.active.shape, ctx.active.dtype)
         by_z0, by_alpha = _kernels().almost_linear_backward(
-            _array(grad), ctx.a, ctx.w, ctx.floor, *ctx.forcing, ctx.inputs, ctx.out, by_state
+            _array(grad), ctx.a, ctx.w, ctx.floor, *ctx.forcing, ctx.inputs, ctx.seen, by_state
         )
         d = _rows(by_state)
         wanted = ctx.needs_input_grad
         return (
             *(None, None, None),
             torch.from_numpy(by_z0) if wanted[3] else None,
-            (d * _rows(ctx.inputs)).sum(0) if wanted[4] else None,
+            (d * _rows(ctx.inputs[:-1])).sum(0) if wanted[4] else None,
             d.T @ _rows(ctx.active) if wanted[5] else None,
             d.sum(0) if wanted[6] else None,
             torch.from_numpy(by_state) if wanted[7] else None,
@@ -205,9 +215,9 @@ class _Shallow(torch.autograd.Function):
     def forward(  # type: ignore[no-untyped-def]
         ctx: Any, clipped, about, signal, z0, a, w1, w2, h1, h2, drive, alpha
     ) -> Tensor:
-        (steps, kind, every, strength), (batch, latent), width = about, z0.shape, len(h2)
+        (steps, kind, every, strength, entries), (batch, latent), width = about, z0.shape, len(h2)
         dtype, full = _array(z0).dtype, a.ndim == 2
-        inputs, out = (_empty((steps, batch, latent), dtype) for _ in range(2))
+        inputs, seen = _empty((steps + 1, batch, latent), dtype), np.empty((steps, batch, entries), dtype)
         hidden, active = (_empty((steps, batch, width), dtype) for _ in range(2))
         forcing = (_optional(signal, z0), kind, every, dtype.type(0 if strength is None else strength))
         ctx.full, ctx.clipped, ctx.forcing = full, clipped, forcing
@@ -215,20 +225,20 @@ class _Shallow(torch.autograd.Function):
         ctx.w1, ctx.w2, ctx.h2 = _array(w1), _array(w2), _repeated(h2, batch)
         _kernels().shallow(
             *(_array(z0), _array(a.mT) if full else ctx.a, full, _array(w1.mT), _array(w2.mT)),
-            *(_repeated(h1, batch), ctx.h2, clipped, _optional(drive, z0), *forcing, inputs, hidden, active, out),
+            *(_repeated(h1, batch), ctx.h2, clipped, _optional(drive, z0), *forcing, inputs, hidden, active, seen),
         )
-        ctx.inputs, ctx.hidden, ctx.active, ctx.out = inputs, hidden, active, out
-        return torch.from_numpy(out)
+        ctx.inputs, ctx.hidden, ctx.active, ctx.seen = inputs, hidden, active, seen
+        return torch.from_numpy(seen)
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        by_state, by_hidden = (_empty(like.shape, like.dtype) for like in (ctx.out, ctx.hidden))
+        by_state, by_hidden = (_empty(like.shape, like.dtype) for like in (ctx.inputs[:-1], ctx.hidden))
         by_z0, by_h2, by_alpha = _kernels().shallow_backward(
             *(_array(grad), ctx.a, ctx.full, ctx.w1, ctx.w2, ctx.h2, ctx.clipped, *ctx.forcing),
-            *(ctx.hidden, ctx.out, by_state, by_hidden),
+            *(ctx.hidden, ctx.seen, by_state, by_hidden),
         )
-        d, x = _rows(by_state), _rows(ctx.inputs)
+        d, x = _rows(by_state), _rows(ctx.inputs[:-1])
         wanted = ctx.needs_input_grad
         return (
             *(None, None, None),

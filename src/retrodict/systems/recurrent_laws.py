@@ -18,7 +18,7 @@ from retrodict.dynamics.plrnn import Map, jacobian
 from retrodict.dynamics.scan import Forcing, scan
 from retrodict.errors import DataError
 from retrodict.metrics.identifiability import obstacles
-from retrodict.networks.plrnn import Readout
+from retrodict.networks.plrnn import FirstEntries, Readout
 from retrodict.roles import Law
 from retrodict.systems.contract import Spec
 from retrodict.systems.gradient import GradientSystem
@@ -171,7 +171,8 @@ class RecurrentLaw(GradientSystem, Law):
         if self.noise and net.training:
             x = x + self.noise * torch.randn_like(x)
         signal = net.readout.signal(x[1:])
-        states = scan(net.map, net.readout.start(x[0]), self.sequence, self.forcing(net, signal))
+        entries = net.readout.seen if isinstance(net.readout, FirstEntries) else None
+        states = scan(net.map, net.readout.start(x[0]), self.sequence, self.forcing(net, signal), entries=entries)
         return {"prediction": F.mse_loss(net.readout(states), x[1:]), **self.penalties(net)}
 
     # ---- how it answers -----------------------------------------------------------------------------------------------

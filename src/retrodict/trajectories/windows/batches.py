@@ -175,7 +175,7 @@ class Windows:
     # ---- reading ------------------------------------------------------------------------------------------------------
 
     def _gathered_together(self, steps: Iterator[int]) -> Iterator[Batch]:
-        """The batches of steps, of which some are gathered at once and cut apart: small ones cost more to ask for than to read."""
+        """The batches of steps, some gathered at once and cut apart: small ones cost more to ask for than to read."""
         self._prepare()
         while chosen := [self.anchors[self._order.at(step)] for step in itertools.islice(steps, self._together)]:
             together, end = self.gather(np.concatenate(chosen)), 0

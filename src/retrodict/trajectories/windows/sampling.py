@@ -9,7 +9,6 @@ import numpy as np
 
 from retrodict.errors import DataError
 
-
 BLOCK = 64
 """Steps whose draws come from one generator: making one costs more than drawing a small batch."""
 
