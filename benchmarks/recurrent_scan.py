@@ -254,8 +254,8 @@ def main() -> None:
     report = {
         "name": "recurrent_scan",
         "work": f"forward, loss and gradient of an almost-linear network of {LATENT} states, {RECTIFIED} rectified, {SEEN} "
-        f"seen, over {STEPS} steps, batch {BATCH}, forced every {EVERY} steps, float32, CPU milliseconds; in `measured` also the shallow "
-        f"network with {HIDDEN} hidden units and the whole training step with sampling, noise and RAdam",
+        f"seen, over {STEPS} steps, batch {BATCH}, forced every {EVERY} steps, float32, CPU milliseconds; in "
+        f"`measured` also the shallow network with {HIDDEN} hidden units and the whole training step (sampling, noise, RAdam)",
         "ours": linear["ours"],
         "peers": {name: value for name, value in linear.items() if name != "ours"},
         "ratio": checks[2]["value"],

@@ -44,9 +44,9 @@ class AlmostLinear(NamedTuple):
         passed[..., 0, len(self.a) - self.rectified :] = bits.to(self.w)
         return self.a.diag() + self.w * passed, self.h.expand(*bits.shape[:-1], -1)
 
-    def to(self, dtype: torch.dtype) -> AlmostLinear:
-        """The same map in another precision, cut from any gradient."""
-        a, w, h = (value.detach().to(dtype) for value in self[:3])
+    def to(self, dtype: torch.dtype, device: torch.device | str) -> AlmostLinear:
+        """The same map in another precision and place, cut from any gradient."""
+        a, w, h = (value.detach().to(device, dtype) for value in self[:3])
         return AlmostLinear(a, w, h, self.rectified)
 
 
@@ -89,9 +89,9 @@ class Shallow(NamedTuple):
         straight = self.a if self.a.ndim == 2 else self.a.diag()
         return straight + (self.w1 * slope[..., None, :]) @ self.w2, (lifted * self.h2) @ self.w1.mT + self.h1
 
-    def to(self, dtype: torch.dtype) -> Shallow:
-        """The same map in another precision, cut from any gradient."""
-        a, w1, w2, h1, h2 = (value.detach().to(dtype) for value in self[:5])
+    def to(self, dtype: torch.dtype, device: torch.device | str) -> Shallow:
+        """The same map in another precision and place, cut from any gradient."""
+        a, w1, w2, h1, h2 = (value.detach().to(device, dtype) for value in self[:5])
         return Shallow(a, w1, w2, h1, h2, self.clipped)
 
 

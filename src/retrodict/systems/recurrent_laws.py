@@ -182,10 +182,10 @@ class RecurrentLaw(GradientSystem, Law):
         self.check_fitted()
         return 1 / self.spec_.fps if self.spec_.fps else 1.0
 
-    def law(self, dtype: torch.dtype = torch.float64) -> Map:
+    def law(self, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu") -> Map:
         """The map that was learned, with its weights."""
         self.check_fitted()
-        made: Map = self.net_.map.to(dtype)
+        made: Map = self.net_.map.to(dtype, device)
         return made
 
     def embed(self, observation: Tensor) -> Tensor:
@@ -202,11 +202,11 @@ class RecurrentLaw(GradientSystem, Law):
 
     def step(self, state: Tensor) -> Tensor:
         z = self._state(state)
-        return self.law(z.dtype).step(z)
+        return self.law(z.dtype, z.device).step(z)
 
     def jacobian(self, state: Tensor) -> Tensor:
         z = self._state(state)
-        return jacobian(self.law(z.dtype), z)
+        return jacobian(self.law(z.dtype, z.device), z)
 
     def simulate(self, initial: Tensor, times: Tensor, actions: Tensor | None = None, domain: str | None = None) -> Tensor:
         """Observations (B, len(times), N) at `times`, in units of `dt` apart, of free runs that start from `initial` (B, N).
@@ -223,7 +223,7 @@ class RecurrentLaw(GradientSystem, Law):
                 f"{self.card.slug} is a map with a step of {self.dt:g}; times are ascending multiples of it from 0 on."
             )
         z = self.embed(x.double())
-        path = z[None] if int(rows[-1]) == 0 else torch.cat([z[None], self._run(z, int(rows[-1]))])
+        path = z[None] if int(rows[-1]) == 0 else torch.cat([z[None], self._run(z, int(rows[-1])).to(z)])
         return self.observe(path[rows.to(path.device)].transpose(0, 1)).to(x)
 
     def lyapunov(self, steps: int = 10_000, transient: int = TRANSIENT) -> LyapunovSpectrum:
@@ -231,7 +231,7 @@ class RecurrentLaw(GradientSystem, Law):
         from retrodict.metrics.lyapunov import lyapunov_spectrum  # compiled: slow to import
 
         law = self.law()
-        start = self.embed(self._excerpt()[:1])
+        start = self.embed(self._excerpt()[:1]).cpu()
         return lyapunov_spectrum(law.step, lambda z: jacobian(law, z), start, steps, self.dt, transient)
 
     def fixed_points(self) -> tuple[Cycle, ...]:
@@ -243,7 +243,7 @@ class RecurrentLaw(GradientSystem, Law):
         if period < 1:
             raise DataError(f"a cycle has a period of at least 1, got {period}.")
         law, orbit = self.law(), self._orbit()
-        runs = [orbit[torch.isfinite(orbit).all(1)], self.embed(self._excerpt())]
+        runs = [orbit[torch.isfinite(orbit).all(1)], self.embed(self._excerpt()).cpu()]
         found = [words(law.bits(run), period) for run in runs if len(run) >= period]
         return find_cycles(law, torch.cat(found)) if found else ()
 
@@ -271,9 +271,9 @@ class RecurrentLaw(GradientSystem, Law):
         return kept.double()
 
     def _run(self, z: Tensor, steps: int) -> Tensor:
-        """States (steps, B, M) after each step of free runs from z (B, M)."""
+        """States (steps, B, M) after each step of free runs from z (B, M); on the CPU, as one step waits for the other."""
         with torch.no_grad():
-            return scan(self.law(), z, steps)
+            return scan(self.law(), z.cpu(), steps)
 
     def _orbit(self, steps: int = ORBIT) -> Tensor:
         """States (steps, M) of one free run from the training data, after a transient."""

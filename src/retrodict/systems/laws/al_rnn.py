@@ -116,14 +116,14 @@ class ALRNN(RecurrentLaw, Encoder):
         steps of a window are less certain.
         """
         x = self.checked(window, (STATE,))[STATE].double()
-        seen = self.net_.readout.signal((x - self.net_.normal.offset) / self.net_.normal.scale).transpose(0, 1).contiguous()
+        seen = ((x - self.net_.normal.offset) / self.net_.normal.scale).transpose(0, 1).contiguous().cpu()
         law = self.law()
         with torch.no_grad():
-            states = self.embed(x[:, 0])[None]
+            states = self.embed(x[:, 0])[None].cpu()
             if len(seen) > 1:
                 followed = scan(law, states[0], len(seen) - 1, Sparse(seen[1:], 1))
                 states = torch.cat([states, torch.cat([seen[1:], followed[..., seen.shape[-1] :]], -1)])
-        return self._codes(law.bits(states)).transpose(0, 1)[..., None]
+        return self._codes(law.bits(states)).transpose(0, 1)[..., None].to(self.torch_device)
 
     def symbols(self, series: np.ndarray) -> np.ndarray:
         """The region of every step of one series (T, N), (T,) whole numbers.
@@ -167,7 +167,7 @@ class ALRNN(RecurrentLaw, Encoder):
                 'take those that are "visited".'
             )
         law = self.law()
-        return find_cycles(law, self._bits(torch.arange(2**self.rectified, device=law.a.device))[:, None], rounds=0)
+        return find_cycles(law, self._bits(torch.arange(2**self.rectified))[:, None], rounds=0)
 
     def equations(self, digits: int = 9) -> tuple[str, ...]:
         """The law in lines of plain arithmetic: what is seen, then the affine map of each region that a free run visits."""
@@ -176,7 +176,7 @@ class ALRNN(RecurrentLaw, Encoder):
         found = symbol_graph(self._codes(bits).cpu().numpy())
         lines = [f"one step is {self.dt:g}", *read_out(self.net_, digits)]
         for code, share in zip(found.codes.tolist(), found.occupancy.tolist(), strict=True):
-            on = self._bits(torch.tensor(code, device=law.a.device))
+            on = self._bits(torch.tensor(code))
             matrix, offset = law.affine(on)
             signs = [f"{name} {'>' if up else '<='} 0" for name, up in zip(names[self._linear :], on.tolist(), strict=True)]
             lines.append(f"region {code} ({share:.2%} of the time), {' and '.join(signs) or 'everywhere'}:")
@@ -208,8 +208,8 @@ class ALRNN(RecurrentLaw, Encoder):
     def _linear(self) -> int:
         return self.latent - self.rectified
 
-    def law(self, dtype: torch.dtype = torch.float64) -> AlmostLinear:
-        made = super().law(dtype)
+    def law(self, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu") -> AlmostLinear:
+        made = super().law(dtype, device)
         assert isinstance(made, AlmostLinear)
         return made
 
