@@ -82,7 +82,8 @@ class RecurrentLaw(GradientSystem, Law):
     Attributes:
         sequence: steps T' that are unrolled in training; an episode needs one more.
         noise: standard deviation of the noise added to each training sequence, in standard deviations of the data.
-        learning_rate, final_rate: rate of RAdam at the first and the last step; it falls by one factor per step.
+        learning_rate, final_rate: rate of RAdam at the first and the last step; it falls by one factor per step,
+            whatever `decay` says.
     """
 
     kind: ClassVar[Literal["map"]] = "map"  # type: ignore[misc]
@@ -161,7 +162,7 @@ class RecurrentLaw(GradientSystem, Law):
             warnings.warn(f"{self.card.slug}: run freely from its own data, the law that was learned diverges.", stacklevel=2)
 
     def stages(self, net: Any) -> tuple[Stage, ...]:
-        rate = schedule("exponential", self.learning_rate, self.final_rate, self.steps)
+        rate = schedule("exponential", self.learning_rate, self.final_rate, self.steps, min(self.warmup, self.steps))
         optimiser = Optimiser(kind="radam", rate=rate, weight_decay=self.weight_decay)
         return (Stage(self.steps, self.stage_loss, (optimiser,), clip=self.clip, ema=self.ema),)
 
@@ -298,8 +299,8 @@ class RecurrentLaw(GradientSystem, Law):
 def written(weights: Tensor, names: list[str], constant: float | None, digits: int) -> str:
     """`0.5*z1 - 0.25*z2 + 1` of weights (n,) and the names they multiply; terms that are exactly 0 are left out."""
     terms = [(float(w), f"*{name}") for w, name in zip(weights, names, strict=True) if float(w) != 0]
-    if constant is not None and (constant or not terms):
-        terms.append((constant, ""))
+    if constant or not terms:
+        terms.append((constant or 0.0, ""))
     text = "".join(f" {'-' if w < 0 else '+'} {abs(w):.{digits}g}{name}" for w, name in terms)
     return text[3:] if text.startswith(" + ") else "-" + text[3:]
 
