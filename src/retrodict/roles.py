@@ -149,6 +149,14 @@ class Law(ABC):
         """What is seen, (..., n), of states (..., d), in units of the recordings."""
         return state
 
+    def embed(self, observation: Tensor) -> Tensor:
+        """A state (..., d) behind `observation.state` (..., n): the same thing, where the law is one of observations."""
+        return observation
+
+    def observe(self, state: Tensor) -> Tensor:
+        """What is seen, (..., n), of states (..., d), in units of the recordings."""
+        return state
+
     @abstractmethod
     def step(self, state: Tensor) -> Tensor:
         """The state (..., d) one `dt` later."""

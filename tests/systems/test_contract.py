@@ -19,6 +19,8 @@ EXAMPLES = {
     "dysts": lambda: ChaosBenchmark(train=5, test=3, starts=2, horizon=0.1),
     "koopman-limits": lambda: lookup("koopman-limits")(dictionary="monomials", degree=(1,)),
     "koopman-vae": lambda: lookup("koopman-vae")(frames=6, latent=4, hidden=4, steps=4, batch=4),
+    "gtf": lambda: catalogue()["gtf"](hidden=4, teacher="adaptive", sequence=6, steps=6, batch=4),
+    "al-rnn": lambda: catalogue()["al-rnn"](latent=7, every=3, sequence=6, steps=4, batch=4),
 }
 """Slug -> a function that makes an instance small enough to be fitted dozens of times; where there is none, `small` serves."""
 

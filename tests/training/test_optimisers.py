@@ -49,3 +49,22 @@ def test_what_cannot_be_is_refused():
         Optimiser(kind="sgd", options={"betas": (0, 1)}).build([nn.Parameter(torch.zeros(1))])
     with pytest.raises(DataError, match="no parameters to move"):
         Optimiser(parameters=[]).of(nn.Linear(1, 1))
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_fused_radam_takes_the_steps_of_torch(decay):
+    generator = torch.Generator().manual_seed(0)
+    one = nn.Parameter(torch.randn(5, 3, generator=generator, dtype=torch.float64))
+    other = nn.Parameter(one.detach().clone())
+    ours = Optimiser((one,), "radam", 1e-2, decay).build([one])
+    theirs = torch.optim.RAdam([other], 1e-2, weight_decay=decay)
+    for step in range(30):
+        if step == 10:  # a checkpoint in between changes nothing
+            ours_again = Optimiser((one,), "radam", 1e-2, decay).build([one])
+            ours_again.load_state_dict(ours.state_dict())
+            ours = ours_again
+        for weight, optimizer in ((one, ours), (other, theirs)):
+            optimizer.zero_grad()
+            ((weight**4).sum() + (weight.sum() - 1) ** 2).backward()
+            optimizer.step()
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-9)

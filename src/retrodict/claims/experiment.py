@@ -82,7 +82,8 @@ class Experiment(ABC):
 def claims() -> tuple[str, ...]:
     """Slugs that have an experiment."""
     here = Path(__file__).parent
-    return tuple(sorted(p.stem.replace("_", "-") for p in here.glob("*.py") if p.stem not in ("__init__", "experiment")))
+    names = [path.stem for path in here.glob("[!_]*.py") if path.stem != "experiment"]  # `_name.py` is what several claims share
+    return tuple(sorted(name.replace("_", "-") for name in names))
 
 
 def experiment(slug: str) -> Experiment:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from retrodict.errors import DataError, RetrodictError
+from retrodict.training.devices import nothing_to_wrap
 from retrodict.training.ema import EMA
 from retrodict.training.randomness import mixed, seed_step
 from retrodict.training.stage import Batch, Objective, Stage, check_terms
@@ -39,10 +40,13 @@ class Course:
         for parameter, _ in self._asked:
             parameter.requires_grad_(id(parameter) in moving)
         net.train()
-        self._objective = fabric.setup_module(Objective(net, stage.loss).train())
-        self._optimizers: list[Any] = [  # Fabric's wrappers, typed by it as one or several
-            fabric.setup_optimizers(optimiser.build(group)) for optimiser, group in zip(stage.optimisers, moved, strict=True)
-        ]
+        objective = Objective(net, stage.loss).train()
+        built = [optimiser.build(group) for optimiser, group in zip(stage.optimisers, moved, strict=True)]
+        # On one device in full precision Fabric's wrappers pass everything on, and a small net is done before they are.
+        self._bare = nothing_to_wrap(fabric)
+        self._objective: Any = objective.to(fabric.device) if self._bare else fabric.setup_module(objective)
+        self._optimizers: list[Any] = built if self._bare else [fabric.setup_optimizers(optimizer) for optimizer in built]
+        self._built = built
         if fabric.strategy.precision.precision == "16-mixed" and len(moved) > 1:
             raise DataError("16-mixed scales the loss for one optimiser and there are several; choose bf16-mixed or 32-true.")
         self._moved = moved
@@ -72,8 +76,8 @@ class Course:
         if stage.augment is not None:
             generator = torch.Generator(self._device).manual_seed(mixed(self.seed, step, fabric.global_rank, 1))
             batch = stage.augment(batch, generator)
-        for i, (optimiser, optimizer) in enumerate(zip(stage.optimisers, self._optimizers, strict=True)):
-            optimiser.set(optimizer.optimizer, self.step, self._slow[i].factor if i in self._slow else 1.0)
+        for i, (optimiser, optimizer) in enumerate(zip(stage.optimisers, self._built, strict=True)):
+            optimiser.set(optimizer, self.step, self._slow[i].factor if i in self._slow else 1.0)
         first: dict[str, Tensor] = {}
 
         def evaluate() -> Tensor:
@@ -85,7 +89,10 @@ class Course:
                 check_terms(terms, stage.name)
                 self._names = tuple(terms)
             total: Tensor = sum(terms.values())  # type: ignore[assignment]
-            fabric.backward(total)
+            if self._bare:
+                total.backward()  # type: ignore[no-untyped-call]
+            else:
+                fabric.backward(total)
             first.update({} if first else {name: value.detach() for name, value in terms.items()})
             return total
 
@@ -110,8 +117,8 @@ class Course:
         return get_total_norm(grads, foreach=True) if grads else torch.zeros((), device=self._device)
 
     def _clip(self) -> Tensor:
-        for optimizer in self._optimizers:
-            self.fabric.strategy.precision.unscale_gradients(optimizer.optimizer)
+        for optimizer in self._built:
+            self.fabric.strategy.precision.unscale_gradients(optimizer)
         norm = self._norm()
         if self.stage.clip is not None:
             clip_grads_with_norm_(self._all, self.stage.clip, norm, foreach=True)
@@ -163,8 +170,8 @@ class Course:
         if len(terms) > 1:
             values |= {f"loss.{name}": value for name, value in zip(self._names, terms, strict=True)}
         values["gradient_norm"] = norm
-        for i, optimizer in enumerate(self._optimizers):
-            values["rate" if i == 0 else f"rate.{i}"] = float(optimizer.optimizer.param_groups[0]["lr"])
+        for i, optimizer in enumerate(self._built):
+            values["rate" if i == 0 else f"rate.{i}"] = float(optimizer.param_groups[0]["lr"])
         return values
 
     def refuse_broken_weights(self, step: int) -> None:

@@ -46,6 +46,13 @@ def fabric_for(run: Run, device: torch.device, net: nn.Module) -> Fabric:
     return Fabric(accelerator=device.type, devices=run.devices, strategy=strategy, precision=precision)
 
 
+def nothing_to_wrap(fabric: Fabric) -> bool:
+    """True where Fabric would change nothing of a step: one device, and the precision that the net has."""
+    from lightning_fabric.strategies.single_device import SingleDeviceStrategy
+
+    return isinstance(fabric.strategy, SingleDeviceStrategy) and fabric.strategy.precision.precision == "32-true"
+
+
 def starts_processes(fabric: Fabric) -> bool:
     """True where Fabric runs a function in processes of its own, whose memory is not ours."""
     from lightning_fabric.strategies.launchers.multiprocessing import _MultiProcessingLauncher

@@ -11,12 +11,13 @@ from torch import nn
 
 from retrodict.errors import DataError
 from retrodict.training.adabelief import AdaBelief
+from retrodict.training.radam import RAdam
 from retrodict.training.schedules import Scalar, at
 
 KINDS: dict[str, type[torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
-    "radam": torch.optim.RAdam,
+    "radam": RAdam,
     "sgd": torch.optim.SGD,
     "lbfgs": torch.optim.LBFGS,
     "adabelief": AdaBelief,

@@ -242,7 +242,7 @@ def from_arrays(
         lengths = {name: len(array) for name, array in values.items()}
         if len(set(lengths.values())) != 1 or 0 in lengths.values():
             raise DataError(f"episode {i}: features need one common length above 0, got {lengths}.")
-        slices = {name: Slice(ArrayColumn(np.asarray(array))) for name, array in values.items()}
+        slices = {name: Slice(ArrayColumn(_row_by_row(array))) for name, array in values.items()}
         made.append(
             Episode(
                 index=i,
@@ -267,3 +267,9 @@ def from_samples(*, source: str = "memory", **columns: np.ndarray) -> Recordings
     """
     named = {name.replace("__", "."): np.asarray(array) for name, array in columns.items()}
     return from_arrays([named], source=source, independent=True)
+
+
+def _row_by_row(array: np.ndarray) -> np.ndarray:
+    """The array laid out step by step: taking a few rows of one that lies column by column would copy all of it."""
+    array = np.asarray(array)
+    return array if isinstance(array, np.memmap) else np.ascontiguousarray(array).reshape(array.shape)

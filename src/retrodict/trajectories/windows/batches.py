@@ -26,6 +26,9 @@ Batch = dict[str, Any]
 
 TASK = "task"
 
+TOGETHER_BYTES, MOST_TOGETHER = 500_000, 32
+"""Batches that are smaller are gathered several at a time, up to about this size, and at most so many."""
+
 
 class Windows:
     """Batches of windows, each a dict of tensors (B, T, *shape); camera frames are uint8 (B, T, C, H, W), text lists of str.
@@ -104,6 +107,7 @@ class Windows:
         self._order = self._ordered(weights, balance, clips)
         self._visual = {name: reader for name, reader in self._readers.items() if self._is_visual(name)}
         self._prefetch = (2 if self._visual else 0) if prefetch is None else prefetch
+        self._together = self._how_many_together()
         self._prepared = order == "sequence"  # what is read once, in order, is decoded as it goes
         self._preparing = threading.Lock()
 
@@ -118,7 +122,9 @@ class Windows:
     def stream(self, start: int = 0, stop: int | None = None) -> Iterator[Batch]:
         """The batches of the steps from `start` to `stop` (not included; None: through all epochs without end)."""
         steps = itertools.count(start) if stop is None else iter(range(start, stop))
-        return ahead(self.at, steps, self._prefetch) if self._prefetch else map(self.at, steps)
+        if self._prefetch:
+            return ahead(self.at, steps, self._prefetch)
+        return map(self.at, steps) if self._together == 1 else self._gathered_together(steps)
 
     def at(self, step: int) -> Batch:
         """The batch of a step, counted through all epochs."""
@@ -167,6 +173,22 @@ class Windows:
         return out
 
     # ---- reading ------------------------------------------------------------------------------------------------------
+
+    def _gathered_together(self, steps: Iterator[int]) -> Iterator[Batch]:
+        """The batches of steps, some gathered at once and cut apart: small ones cost more to ask for than to read."""
+        self._prepare()
+        while chosen := [self.anchors[self._order.at(step)] for step in itertools.islice(steps, self._together)]:
+            together, end = self.gather(np.concatenate(chosen)), 0
+            for anchors in chosen:
+                begin, end = end, end + len(anchors)
+                yield {name: values[begin:end] for name, values in together.items()}
+
+    def _how_many_together(self) -> int:
+        """Steps whose batches are gathered at once: 1 where something is drawn for each step, or a batch is large."""
+        if self._draws or self.window.reverse or self._visual:
+            return 1
+        row = sum(np.prod(r.shape) * r.dtype.itemsize * len(self._reaches[name]) for name, r in self._readers.items())
+        return int(np.clip(TOGETHER_BYTES // max(self.batch * row, 1), 1, MOST_TOGETHER))
 
     def _drawn(
         self, positions: np.ndarray, frames: np.ndarray, lengths: np.ndarray, step: int, out: Batch

@@ -9,6 +9,9 @@ import numpy as np
 
 from retrodict.errors import DataError
 
+BLOCK = 64
+"""Steps whose draws come from one generator: making one costs more than drawing a small batch."""
+
 
 class Order(Protocol):
     """Indices of anchors, batch by batch."""
@@ -105,6 +108,7 @@ class Draws:
     def __init__(self, anchors: int, batch: int, seed: int, weights: np.ndarray | None, groups: np.ndarray | None) -> None:
         self.anchors, self.batch, self.seed = anchors, batch, seed
         self.simple = weights is None and groups is None
+        self._block: tuple[int, np.ndarray] | None = None
         if self.simple:
             return
         weights = np.ones(anchors) if weights is None else weights
@@ -122,9 +126,13 @@ class Draws:
         return -(-self.anchors // self.batch)
 
     def at(self, step: int) -> np.ndarray:
-        rng = np.random.default_rng((self.seed, step))
         if self.simple:
-            return rng.integers(self.anchors, size=self.batch)
+            block, place = divmod(step, BLOCK)
+            if self._block is None or self._block[0] != block:
+                rng = np.random.default_rng((self.seed, block))
+                self._block = block, rng.integers(self.anchors, size=(BLOCK, self.batch))
+            return np.asarray(self._block[1][place])
+        rng = np.random.default_rng((self.seed, step))
         group = np.arange(step * self.batch, (step + 1) * self.batch) % len(self.low)
         # The right side passes over anchors of weight 0; rounding at the very top of a group must not leave it.
         wanted = self.low[group] + rng.random(self.batch) * (self.high - self.low)[group]
