@@ -10,12 +10,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from retrodict.trajectories import Recordings, Window
+from retrodict.trajectories.features import STATE
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Batch = Mapping[str, Tensor]
 """Named tensors with a leading batch dimension."""
@@ -52,12 +57,62 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class Panel:
+    """One picture of a report: what a theory foresees as lines, what was seen as marks.
+
+    A line and the marks of one name belong together and share a colour.
+
+    Attributes:
+        x, y: what the axes show, with units.
+        lines: name -> (x (n,), y (n,)).
+        marks: name -> (x (n,), y (n,)).
+        logarithmic: axes drawn on a logarithmic scale: any of the letters `x` and `y`.
+    """
+
+    x: str
+    y: str
+    lines: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    marks: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    logarithmic: Literal["", "x", "y", "xy"] = ""
+
+
+@dataclass(frozen=True)
 class Report:
-    """What an analysis answers: named numbers, sentences on what they mean, and arrays to draw."""
+    """What an analysis answers.
+
+    Attributes:
+        values: numbers about the subject as a whole, by name.
+        findings: what they mean, one sentence each, the most important first.
+        table: numbers (or names) about each of its parts (modes, nodes, eigenvalues, encoders): column name -> (n,) for n parts.
+        panels: what there is to draw.
+    """
 
     values: Mapping[str, float]
     findings: tuple[str, ...] = ()
-    curves: Mapping[str, np.ndarray] = field(default_factory=dict)
+    table: Mapping[str, np.ndarray] = field(default_factory=dict)
+    panels: tuple[Panel, ...] = ()
+
+    def __str__(self) -> str:
+        width = max((len(name) for name in self.values), default=0)
+        return "\n".join([*self.findings, *(f"  {name:<{width}}  {value:.4g}" for name, value in self.values.items())])
+
+    def plot(self) -> Figure:
+        """The panels, one below the other; an empty figure where there is nothing to draw."""
+        from matplotlib.figure import Figure  # drawing is the exception, and its import takes long
+
+        figure = Figure(figsize=(6.4, 3.2 * max(len(self.panels), 1)), layout="constrained")
+        for panel, axes in zip(self.panels, figure.subplots(max(len(self.panels), 1), squeeze=False)[:, 0], strict=False):
+            colours = {name: f"C{i % 10}" for i, name in enumerate({**panel.lines, **panel.marks})}
+            for name, (along, up) in panel.marks.items():
+                label = None if name in panel.lines else name
+                axes.plot(along, up, "o", color=colours[name], markersize=3, alpha=0.6, label=label)
+            for name, (along, up) in panel.lines.items():
+                axes.plot(along, up, color=colours[name], linewidth=1.4, label=name)
+            scales = {f"{axis}scale": "log" for axis in panel.logarithmic}
+            axes.set(xlabel=panel.x, ylabel=panel.y, **scales)
+            if len(colours) > 1:
+                axes.legend(frameon=False, fontsize=8)
+        return figure
 
 
 class InverseModel(ABC):
@@ -134,6 +189,10 @@ class Law(ABC):
     kind: Literal["map", "flow"]
     dt: float
 
+    def start(self, recordings: Recordings) -> Tensor:
+        """States (E, d) in which E episodes begin: `observation.state`, unless the law moves in a space of its own."""
+        return torch.from_numpy(np.stack([episode.read(STATE, np.array([0]))[0] for episode in recordings]))
+
     @abstractmethod
     def step(self, state: Tensor) -> Tensor:
         """The state (..., d) one `dt` later."""
@@ -164,8 +223,12 @@ class Curator(ABC):
 
 
 class Analysis(ABC):
-    """Says why learning itself came out as it did."""
+    """Says why learning itself came out as it did.
+
+    Every analysis answers about fresh recordings of the kind that it was fitted on; what else it takes (a `TrainingRun`, a law,
+    encoders by name), its `analyse` says.
+    """
 
     @abstractmethod
     def analyse(self, subject: Any) -> Report:
-        """Findings about samples, a training run, a law, or encoders by name."""
+        """Findings about recordings, and whatever else this analysis takes; raises DataError for any other subject."""

@@ -8,13 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from retrodict.systems import REGISTRY, Card, Spec, catalogue, contract
+from retrodict.errors import DataError
+from retrodict.roles import Analysis, Panel, Report
+from retrodict.systems import REGISTRY, Card, Spec, catalogue, contract, lookup
 from retrodict.systems.checks import CHECKS, SPACES, ContractBroken, Subject, check_system, tiny_recordings
 from retrodict.trajectories.features import STATE
 
 from .toys import TOYS, ToyInverse, ToyPolicy, card
 
-EXAMPLES = {}
+EXAMPLES = {
+    "deep-linear": lambda: lookup("deep-linear")(whiten=True),
+}
 """Slug -> a function that makes an instance small enough to be fitted dozens of times; where there is none, `small` serves."""
 
 
@@ -51,6 +55,10 @@ def test_every_system_keeps_the_contract(subjects, slug, name):
 
 def test_the_toys_are_no_part_of_the_catalogue():
     assert not TOYS.keys() & catalogue().keys()
+
+
+def test_an_analysis_keeps_the_contract():
+    assert check_system(broken(Judge, card=card("broken"))(), GOOD) == tuple(CHECKS)
 
 
 def test_all_checks_are_run_on_recordings_of_ones_own():
@@ -166,6 +174,33 @@ def lax_admit(self, recordings):
     return recordings.visible()
 
 
+@dataclasses.dataclass
+class Judge(ToyInverse, Analysis):
+    """A toy that also says something of recordings."""
+
+    def analyse(self, subject):
+        self.check_fitted()
+        if not isinstance(subject, type(GOOD)):
+            raise DataError(f"recordings are expected, got {type(subject).__name__}.")
+        return Report({"steps": subject.steps}, ("They have steps.",), panels=(Panel("x", "y", {"a": (np.ones(2), np.ones(2))}),))
+
+
+def indifferent(self, subject):
+    return Judge.analyse(self, subject if isinstance(subject, type(GOOD)) else GOOD)
+
+
+def speechless(self, subject):
+    return dataclasses.replace(Judge.analyse(self, subject), findings=())
+
+
+def lopsided(self, subject):
+    return dataclasses.replace(Judge.analyse(self, subject), table={"a": np.ones(2), "b": np.ones(3)})
+
+
+def crooked(self, subject):
+    return dataclasses.replace(Judge.analyse(self, subject), panels=(Panel("x", "y", {"a": (np.ones(2), np.ones(3))}),))
+
+
 BROKEN = [
     ("card_is_complete", lambda: broken(card=changed(claim="")), "says nothing under 'claim'"),
     ("card_is_complete", lambda: broken(card=changed(slug="Not A Slug")), "lower case"),
@@ -177,6 +212,10 @@ BROKEN = [
     ("fits_and_answers", lambda: broken(card=card("broken"), fit=lambda self, r, **m: ToyInverse().fit(r)), "system itself"),
     ("fits_and_answers", lambda: broken(card=card("broken"), learn=tampering), "changes a hyperparameter"),
     ("fits_and_answers", lambda: broken(card=card("broken"), prepare=rough), "ValueError: operands could not be broadcast"),
+    ("fits_and_answers", lambda: broken(Judge, card=card("broken"), analyse=indifferent), "accepted the number 3"),
+    ("fits_and_answers", lambda: broken(Judge, card=card("broken"), analyse=speechless), "one sentence or more"),
+    ("fits_and_answers", lambda: broken(Judge, card=card("broken"), analyse=lopsided), "unequal columns"),
+    ("fits_and_answers", lambda: broken(Judge, card=card("broken"), analyse=crooked), "draws (3,) over (2,)"),
     ("says_which_episodes_taught_it", lambda: broken(card=card("broken"), learn=boastful), "learned_from_"),
     ("repeats_under_a_seed", lambda: broken(card=card("broken"), loss=restless), "two fits with one seed differ"),
     ("repeats_under_a_seed", lambda: broken(card=card("broken"), learn=seedless), "another seed makes no difference"),

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from retrodict import roles
+from retrodict.errors import RetrodictError
 from retrodict.systems.contract import System
 from retrodict.training.randomness import isolated
 from retrodict.trajectories import Recordings
-from retrodict.trajectories.features import ACTION, STATE, WEIGHT
+from retrodict.trajectories.features import ACTION, WEIGHT
 
 BATCH, HORIZON, SAMPLES = 4, 2, 3
 
@@ -167,11 +168,11 @@ def _forward_model(system: Any, recordings: Recordings) -> Iterator[Question]:
 
 
 def _law(system: Any, recordings: Recordings) -> Iterator[Question]:
-    state = torch.from_numpy(np.asarray(recordings[0][STATE][:BATCH]))
+    state = system.start(recordings)[:BATCH]
     d = state.shape[-1]
 
     def ask(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        z = given[STATE]
+        z = given["state"]
         after, slope = system.step(z), system.jacobian(z)
         path = system.simulate(z, torch.arange(HORIZON + 1) * system.dt)
         for name, value, shape in (
@@ -182,7 +183,7 @@ def _law(system: Any, recordings: Recordings) -> Iterator[Question]:
             expect(tuple(value.shape) == shape, f"{name} gave shape {list(value.shape)} where {list(shape)} is promised.")
         return {"step": after, "jacobian": slope, "simulate": path}
 
-    yield Question("step", ask, {STATE: state}, named=False)
+    yield Question("step", ask, {"state": state}, named=False)
 
 
 def _generator(system: Any, recordings: Recordings) -> Iterator[Question]:
@@ -201,6 +202,39 @@ def _curator(system: Any, recordings: Recordings) -> Iterator[Question]:
     yield Question("weigh", ask, {}, named=False)
 
 
+def _analysis(system: Any, recordings: Recordings) -> Iterator[Question]:
+    def ask(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        report = system.analyse(_once_more(recordings))
+        expect(isinstance(report, roles.Report), f"analyse returned {type(report).__name__} where Report is promised.")
+        numbers = torch.tensor(list(report.values.values()), dtype=torch.float64)
+        expect(len(numbers) > 0 and not bool(numbers.isnan().any()), f"analyse gave no values or NaN: {dict(report.values)}.")
+        sentences = bool(report.findings) and all(f.endswith(".") and "\n" not in f for f in report.findings)
+        expect(sentences, f"analyse found {report.findings} where one sentence or more are promised.")
+        lengths = {name: len(column) for name, column in report.table.items()}
+        expect(len(set(lengths.values())) <= 1, f"analyse gave a table of unequal columns: {lengths}.")
+        for name, (x, y) in [pair for panel in report.panels for pair in (*panel.lines.items(), *panel.marks.items())]:
+            expect(np.shape(x) == np.shape(y) and np.ndim(x) == 1, f"{name!r} draws {np.shape(y)} over {np.shape(x)}.")
+        report.plot()
+        try:
+            system.analyse(3)
+        except RetrodictError:
+            return {"values": numbers}
+        raise ContractBroken("analyse accepted the number 3 as its subject.")
+
+    yield Question("analyse", ask, {}, named=False)
+
+
+def _once_more(recordings: Recordings) -> Recordings:
+    """The same episodes as if they had been recorded again: an analysis may refuse what taught it."""
+    rng = np.random.default_rng(0)
+    for name, feature in recordings.features.items():
+        if name.startswith("observation.") and feature.dtype.startswith("float"):
+            given = [np.asarray(episode[name]) if name in episode else None for episode in recordings]
+            moved = [None if v is None else v * (1 + 0.01 * rng.normal(size=v.shape)).astype(v.dtype) for v in given]
+            recordings = recordings.with_column(name, moved, feature)
+    return recordings
+
+
 ASKED: dict[type, Callable[[Any, Recordings], Iterator[Question]]] = {
     roles.InverseModel: _inverse_model,
     roles.Encoder: _encoder,
@@ -209,6 +243,7 @@ ASKED: dict[type, Callable[[Any, Recordings], Iterator[Question]]] = {
     roles.Law: _law,
     roles.Generator: _generator,
     roles.Curator: _curator,
+    roles.Analysis: _analysis,
 }
 
 METHODS: dict[type, tuple[str, ...]] = {
