@@ -5,11 +5,12 @@ import numpy as np
 from retrodict.roles import Panel, Report
 
 X = np.arange(1.0, 5.0)
+BOTH = Panel("step", "strength", {"a": (X, X), "b": (X, 2 * X)}, {"a": (X, 1.1 * X)}, "xy")
 REPORT = Report(
     {"error": 0.012345, "modes": 3.0},
     ("The theory holds.",),
     {"strength": X},
-    (Panel("step", "strength", {"a": (X, X), "b": (X, 2 * X)}, {"a": (X, 1.1 * X)}, "xy"), Panel("step", "loss", {"loss": (X, X)})),
+    (BOTH, Panel("step", "loss", {"loss": (X, X)})),
 )
 
 
