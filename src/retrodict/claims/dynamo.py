@@ -56,7 +56,7 @@ FULL = Size()
 QUICK = Size(learn=14, judge=5, steps=60, head_steps=100, rollouts=2, decisions=60)
 
 #: Frames that a step looks at are as many for every arm: 64 windows of 5.
-NET: Mapping[str, Any] = {"backbone": "conv", "channels": (32, 64, 128, 128), "strides": (2, 2, 2, 2), "width": 128}
+NET: Mapping[str, Any] = {"backbone": "conv", "channels": (16, 32, 64, 128), "strides": (2, 2, 2, 2), "width": 128}
 ENCODERS: Mapping[str, Callable[..., Any]] = {
     "dynamo": partial(DynaMo, frames=5, latent_action=8, batch=64),
     "random": RandomEncoder,
@@ -72,7 +72,7 @@ RIVALS = ("byol", "time-contrastive", "autoencoder")
 
 
 class DynaMoClaim(Experiment):
-    """Three tasks of Meta-World with the goal hidden: pretraining without actions, then few labelled demonstrations of each task."""
+    """Three tasks of Meta-World with the goal hidden: pretraining without actions, then a few labelled demonstrations of each."""
 
     slug = "dynamo"
     claim = DynaMo.card.claim

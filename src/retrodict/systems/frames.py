@@ -29,9 +29,9 @@ class FrameSystem(GradientSystem, Encoder):
     Attributes:
         cameras: names of the cameras to look at, with or without `observation.images.`; all where empty.
         image_size: (height, width) to which camera frames are brought; None keeps theirs.
-        backbone: `conv` (a few convolutions, then a linear layer), `keypoints` (a few convolutions, then the places of
-            `keypoints` maps by spatial softmax, a linear layer, LayerNorm and tanh), or a residual network, `resnet10` narrow
-            (its first stage has `channels[0]` channels) and for small frames, `resnet18` and `resnet50` as published.
+        backbone: `conv` (a few convolutions with batch norm, then a linear layer), `keypoints` (a few convolutions, then the
+            places of `keypoints` maps by spatial softmax, a linear layer, LayerNorm and tanh), or a residual network, `resnet10`
+            narrow (its first stage has `channels[0]` channels) and for small frames, `resnet18` and `resnet50` as published.
         channels, strides: of the convolutions.
         keypoints: maps whose places are read.
         width: of the code of one frame of one camera; a published residual network has its own.
@@ -181,7 +181,8 @@ class FrameNet(nn.Module):
             width = self.body.width
         elif backbone == "conv":
             layers = [ConvLayer(c, stride=s) for c, s in zip(channels, strides, strict=True)]
-            self.body, self.out = ConvEncoder(layers, shape[0], shape[1:], readout="linear", width=width), nn.Identity()
+            self.body = ConvEncoder(layers, shape[0], shape[1:], readout="linear", width=width, norm="batch")
+            self.out = nn.Identity()
         else:
             layers = [ConvLayer(c, stride=s, padding="valid") for c, s in zip(channels, strides, strict=True)]
             self.body = nn.Sequential(
