@@ -15,6 +15,7 @@ from retrodict.claims.baselines.true_state import TrueState
 from retrodict.errors import DataError, NotFittedError
 from retrodict.systems import System
 from retrodict.systems.checks import Subject
+from retrodict.systems.policies.behavior_cloning import BehaviorCloning
 from retrodict.systems.policies.few_shot_cloning import FewShotCloning
 from retrodict.systems.policies.nearest_neighbours import NearestNeighbours
 from retrodict.training.run import Run
@@ -114,3 +115,17 @@ def test_a_policy_from_scratch_sees_one_camera(tmp_path):
     policy.reset()
     frames = torch.from_numpy(made[0][EYE][:3]).movedim(-1, 1)
     assert policy.act({EYE: frames}).shape == (3, 2)
+
+
+def test_any_encoder_goes_under_a_cloned_policy_at_its_own_size(tmp_path):
+    made = recordings(6, steps=12)
+    encoder = RandomEncoder(channels=(4, 4), strides=(2, 2), width=8, device="cpu").fit(made)
+    how = {"frames": 4, "memory": 4, "width": 16, "depth": 1, "heads": 2, "steps": 4, "batch": 4, "warmup": 1, "device": "cpu"}
+    policy = BehaviorCloning(**how, encoder=encoder, sampling=False).fit(made, run=Run(progress=False))
+    assert not [name for name, _ in policy.net_.named_parameters() if "cnn" in name]
+    frames = torch.from_numpy(made[0][EYE][:4]).movedim(-1, 1)  # 20 px, not the 64 to which a policy of its own would bring them
+    again = System.load(policy.save(tmp_path / "policy"), device="cpu")
+    for player in (policy, again):
+        player.reset()
+        one_by_one = torch.stack([player.act({EYE: frame[None]})[0] for frame in frames])
+        torch.testing.assert_close(one_by_one, policy.imitate({EYE: frames[None]}).action[0])
