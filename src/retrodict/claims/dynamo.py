@@ -53,7 +53,8 @@ class Size:
 
 
 FULL = Size()
-QUICK = Size(learn=14, judge=5, steps=60, head_steps=100, rollouts=2, decisions=60)
+QUICK = Size(learn=12, judge=4, steps=120, head_steps=100, rollouts=2, decisions=40)
+QUICK_ARMS = (*(f"record {task}" for task in TASKS), "encode dynamo", "encode random", "play dynamo, door-open")
 
 #: Frames that a step looks at are as many for every arm: 64 windows of 5.
 NET: Mapping[str, Any] = {"backbone": "conv", "channels": (16, 32, 64, 128), "strides": (2, 2, 2, 2), "width": 128}
@@ -87,12 +88,13 @@ class DynaMoClaim(Experiment):
     )
 
     def arms(self, quick: bool) -> Mapping[str, Callable[[int, Path, bool], Measured]]:
-        return {
+        made: dict[str, Callable[[int, Path, bool], Measured]] = {
             **{f"record {task}": partial(_record, task) for task in TASKS},
             **{f"encode {name}": partial(_encode, name) for name in ENCODERS},
             **{f"play {name}, {task}": partial(_play, name, task) for name in PLAYED for task in TASKS},
             **{f"play end to end, {task}": partial(_play_end_to_end, task) for task in TASKS},
         }
+        return {name: made[name] for name in QUICK_ARMS} if quick else made
 
     def checks(self, measured: Mapping[str, Mapping[int, Measured]], quick: bool) -> Sequence[Check]:
         found = []
@@ -101,7 +103,10 @@ class DynaMoClaim(Experiment):
         if seeds:
             ours, drawn = ([codes[name][s]["object"] for s in seeds] for name in ("dynamo", "random"))
             gain = paired(ours, drawn, "t")
-            found.append(_check("R^2 of the object's place, dynamo - random encoder", gain, ">= 0.10", gain.value >= 0.10))
+            name = "R^2 of the object's place, dynamo - random encoder"
+            if quick:  # too short for the thresholds
+                return [_check(name, gain, "> 0", gain.value > 0)]
+            found.append(_check(name, gain, ">= 0.10", gain.value >= 0.10))
             ratios = [codes["dynamo"][s]["action error"] / codes["random"][s]["action error"] for s in seeds]
             ratio = paired(ratios, np.zeros(len(seeds)), "t")
             found.append(_check("k-NN action error, dynamo / random encoder", ratio, "<= 0.85", ratio.value <= 0.85))
@@ -120,13 +125,13 @@ class DynaMoClaim(Experiment):
             )
         played = {name: _successes(measured, name) for name in PLAYED}
         seeds = sorted(set(played["dynamo"]) & set(played["random"]))
-        if seeds and not quick:
+        if seeds:
             gains = np.array([played["dynamo"][s] - played["random"][s] for s in seeds])
             won = int((gains >= 0.10 - 1e-9).sum())
             asked = ">= 2 of 3 seeds with + 0.10"
             found.append(Check("k-NN roll-out success, dynamo - random encoder: seeds with + 0.10", won, None, asked, won >= 2))
         seeds = sorted(set(codes["dynamo"]) & set(codes["collapse"]))
-        if seeds and not quick:
+        if seeds:
             ratios = [codes["collapse"][s]["std"] / codes["dynamo"][s]["std"] for s in seeds]
             ratio = paired(ratios, np.zeros(len(seeds)), "t")
             name = "spread of codes without stop-gradient and covariance term, as a share of the default's"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -124,8 +124,8 @@ class InverseDynamicsClaim(Experiment):
         return {name: made[name] for name in QUICK_ARMS} if quick else made
 
     def checks(self, measured: Mapping[str, Mapping[int, Measured]], quick: bool) -> Sequence[Check]:
-        if quick:  # too short for the thresholds: only which encoder the place is read from better
-            return self._probes(measured)[1:]
+        if quick:  # too short for the thresholds: only from which encoder the place is read better
+            return [replace(c, asked="> 0", holds=c.value > 0) for c in self._probes(measured)[1:]]
         found = []
 
         def by_goal(arm: str, shots: int) -> dict[tuple[int, int], float]:
