@@ -6,7 +6,8 @@ Each scene is drawn by `Renderer` as the worlds use it, by MuJoCo's renderer wit
 with the fast settings written out by hand on the same model with the arm hidden: the two ends between which a wrapper can be.
 Every drawer has its turn in every round and medians are compared. Frames per second are of CPU time, so that neighbours on the
 machine do not count. Workers are processes that draw at the same time: they are linear where each of n draws as much in a second
-of its CPU time as one alone; by the clock, which neighbours on the machine slow down, it is told beside. Recording is the whole way: physics, scripted player, pictures, video, LeRobot files.
+of its CPU time as one alone; by the clock, which neighbours slow down, it is told beside. Recording is the whole way: physics,
+scripted player, pictures, video, LeRobot files.
 """
 
 from __future__ import annotations

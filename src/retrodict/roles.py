@@ -127,6 +127,11 @@ class InverseModel(ABC):
         """The window that `infer` takes."""
 
     @property
+    def latent_width(self) -> int:
+        """Width of the codes of its own that stand in the place of actions, once fitted; 0 where actions are the recordings'."""
+        return 0
+
+    @property
     def keeps(self) -> slice:
         """Which steps of a window to keep when a recording is labelled by sliding it; the ends see least context."""
         return slice(None)
@@ -172,6 +177,11 @@ class Policy(ABC):
 
 class ForwardModel(ABC):
     """Foresees the next observation."""
+
+    @property
+    def latent_width(self) -> int:
+        """Width of the codes of its own that stand in the place of actions, once fitted; 0 where actions are the recordings'."""
+        return 0
 
     @abstractmethod
     def predict(self, observation: Batch, actions: Tensor | None = None, horizon: int = 1, samples: int = 1) -> Prediction:

@@ -2,6 +2,7 @@ import builtins
 import dataclasses
 import pickle
 import random
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,33 @@ from retrodict.errors import DataError
 from retrodict.roles import Analysis, Panel, Report
 from retrodict.systems import REGISTRY, Card, Spec, catalogue, contract, lookup
 from retrodict.systems.checks import CHECKS, SPACES, ContractBroken, Subject, check_system, tiny_recordings
+from retrodict.systems.policies.few_shot_cloning import FewShotCloning
+from retrodict.systems.policies.nearest_neighbours import NearestNeighbours
+from retrodict.systems.states.dynamo import DynaMo
+from retrodict.systems.states.inverse_dynamics_pretraining import InverseDynamicsPretraining
 from retrodict.trajectories.features import STATE
 
 from .toys import TOYS, ToyInverse, ToyPolicy, card
 
+
+@cache
+def looking():
+    """A fitted encoder of frames, for systems that look through one."""
+    return DynaMo(**TINY_FRAMES, frames=3, latent_action=2, hidden=8, depth=1, heads=2, steps=2, batch=4, device="cpu").fit(
+        tiny_recordings(SPACES["continuous"])
+    )
+
+
+TINY_FRAMES = {"channels": (4, 4), "strides": (2, 2), "width": 8}
 EXAMPLES = {
+    "dynamo": lambda: DynaMo(**TINY_FRAMES, frames=3, latent_action=2, hidden=8, depth=1, heads=2, steps=4, batch=4, warmup=1),
+    "inverse-dynamics-pretraining": lambda: InverseDynamicsPretraining(
+        **TINY_FRAMES, keypoints=4, hidden=(8,), policy_hidden=(8,), steps=4, batch=4, warmup=1
+    ),
+    "few-shot-cloning": lambda: FewShotCloning(looking(), hidden=(8,), chunk=2, steps=4, batch=4),
+    "nearest-neighbours": lambda: NearestNeighbours(looking(), k=3),
     "deep-linear": lambda: lookup("deep-linear")(whiten=True),
+    "rep4ex": lambda: lookup("rep4ex")(width=8, steps=4, batch=16),
 }
 """Slug -> a function that makes an instance small enough to be fitted dozens of times; where there is none, `small` serves."""
 

@@ -47,7 +47,8 @@ def singular_value_term(z: Tensor, form: Literal["svd", "gram"] = "svd", eps: fl
         return term
     jitter = eps * torch.eye(n, d, device=z.device, dtype=rows.dtype)  # equal singular values have no gradient: none are equal
     values: Tensor = torch.linalg.svdvals(rows + jitter)[:rank]
-    return (values / target**0.5 - 1).square().mean()
+    apart = values / target**0.5 - 1
+    return apart.square().mean()
 
 
 def entropy_term(z: Tensor) -> Tensor:

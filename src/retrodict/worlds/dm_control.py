@@ -75,9 +75,9 @@ class Suite(World):
         self.camera, self.hide = camera, hide
         self._renderer: Renderer | None = None
         first = self.env.reset().observation
-        width = sum(np.size(value) for value in first.values())
         spec = self.env.action_spec()
-        features = {STATE: Feature("float32", (width,))} if camera is None else visual_features((camera,), size, depth)
+        self.said = first
+        features = self.state_features() if camera is None else visual_features((camera,), size, depth)
         truth = {f"privileged.{entry}": Feature("float32", (max(np.size(v), 1),)) for entry, v in first.items()}
         super().__init__(
             f"dm-control/{name}",
@@ -111,6 +111,14 @@ class Suite(World):
     def truth(self) -> dict[str, np.ndarray]:
         """Hidden truth beside the suite's observation."""
         return {}
+
+    def state_features(self) -> dict[str, Feature]:
+        """What is seen without a camera."""
+        return {STATE: Feature("float32", (len(self.felt()),))}
+
+    def felt(self) -> np.ndarray:
+        """What is seen without a camera, (n,): the suite's observation."""
+        return np.concatenate([np.ravel(value) for value in self.said.values()])
 
     def solved(self) -> bool | None:
         """Whether the task is solved as things stand; None where the suite has no such notion."""
@@ -167,7 +175,7 @@ class Suite(World):
 
     def _observation(self) -> Observation:
         if self.camera is None:
-            return {STATE: np.concatenate([np.ravel(value) for value in self.said.values()]).astype(np.float32)}
+            return {STATE: self.felt().astype(np.float32)}
         return self.renderer.observe(self.physics.data.ptr, self.depth)
 
     def _info(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ E[Y | do(A = a)] for any action, tried or not. (Saengkyongam et al., 2024.)
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ class InterventionGame(ABC):
     """
 
     actions: int
+    confounded: bool
+    noise: float
 
     def record(self, trials: int, seed: int) -> Recordings:
         """Trials at actions drawn evenly from the box."""
@@ -29,19 +32,18 @@ class InterventionGame(ABC):
         action = rng.uniform(-1, 1, (trials, self.actions))
         latent, cause = self.act(action, rng)
         outcome = self.outcome(latent) + self.disturbance(cause, rng)
-        seen = {name: values for name, values in self.observe(latent).items()}
         made = from_samples(
             source=f"{type(self).__name__.lower()} {seed}",
             action=action.astype(np.float32),
             label__outcome=outcome[:, None].astype(np.float32),
             privileged__latent=latent.astype(np.float32),
-            **seen,
+            **self.observe(latent),
         )
         names = tuple(f"push {i}" for i in range(self.actions))
-        return _meaning(made, ActionSpace({"push": Box(names, -1.0, 1.0)}, mode="absolute", leads=False))
+        return replace(made, actions=ActionSpace({"push": Box(names, -1.0, 1.0)}, mode="absolute", leads=False))
 
     def effect(self, actions: np.ndarray, draws: int = 2000, seed: int = 0) -> np.ndarray:
-        """E[Y | do(A = a)] (m,) of `actions` (m, k), as the mean over trials that are played; the same causes for every action."""
+        """E[Y | do(A = a)] (m,) of `actions` (m, k): the mean over trials that are played, of the same causes for each."""
         found = []
         for action in actions:
             latent, _ = self.act(np.repeat(action[None], draws, 0), np.random.default_rng(seed))
@@ -60,9 +62,11 @@ class InterventionGame(ABC):
     def outcome(self, latent: np.ndarray) -> np.ndarray:
         """What comes of a hidden state, (n,), without the disturbance."""
 
-    @abstractmethod
     def disturbance(self, cause: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """U (n,), of mean 0."""
+        """U (n,), of mean 0: by what moves the hidden state, or by something else of its size where nothing is confounded."""
+        if not self.confounded:
+            cause = rng.normal(size=cause.shape) * self.noise
+        return np.asarray(cause[:, 0] - cause[:, 1] + 0.1 * rng.normal(size=len(cause)))
 
 
 class SwirledMixing(InterventionGame):
@@ -120,18 +124,13 @@ class SwirledMixing(InterventionGame):
         x, y = latent[:, 0], latent[:, 1]
         return np.asarray(2 * np.sin(1.2 * x) + 0.5 * y**2 + x * y)
 
-    def disturbance(self, cause: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        if not self.confounded:
-            cause = rng.normal(size=cause.shape) * self.noise
-        return np.asarray(cause[:, 0] - cause[:, 1] + 0.1 * rng.normal(size=len(cause)))
-
 
 class PushedMass(InterventionGame):
     """A mass on a frictionless table, simulated by MuJoCo: a push held for ten steps from a random speed, then a picture.
 
-    Two pushers act along directions of their own. The state is the place (2,) in units of the displacement by a full push; the speed
-    at the start both moves the mass and, where `confounded`, adds to the outcome. Pictures are `observation.images.table`
-    (size, size, 1): the mass as a soft blob, so that every place looks different.
+    Two pushers act along directions of their own. The state is the place (2,) in units of about the displacement by a full push;
+    the speed at the start moves the mass and, where `confounded`, adds to the outcome too. Pictures are
+    `observation.images.table` (size, size, 1): the mass as a soft blob, so that every place looks different.
 
     Args:
         seed: of the directions of the pushers.
@@ -148,7 +147,7 @@ class PushedMass(InterventionGame):
         rng = np.random.default_rng(seed)
         turn, _ = np.linalg.qr(rng.normal(size=(2, 2)))
         seconds = self.STEPS * self.TIMESTEP
-        # Semi-implicit Euler moves a mass of 1 by f dt^2 n (n + 1) / 2 in n steps from rest: a full push is to move it by about 1.
+        # Semi-implicit Euler moves a mass of 1 by f dt^2 n (n + 1) / 2 in n steps from rest; a full push moves it by about 1.
         gear = turn * rng.uniform(0.8, 1.2, 2) / (self.TIMESTEP**2 * self.STEPS * (self.STEPS + 1) / 2)
         self.speed = noise / seconds
         self.model = self.mujoco.MjModel.from_xml_string(SCENE.format(dt=self.TIMESTEP, g=gear))
@@ -171,12 +170,7 @@ class PushedMass(InterventionGame):
 
     def outcome(self, latent: np.ndarray) -> np.ndarray:
         x, y = latent[:, 0], latent[:, 1]
-        return np.asarray(2 * np.sin(1.2 * x) + 0.5 * y**2 + x * y)
-
-    def disturbance(self, cause: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        if not self.confounded:
-            cause = rng.normal(size=cause.shape) * self.noise
-        return np.asarray(cause[:, 0] - cause[:, 1] + 0.1 * rng.normal(size=len(cause)))
+        return np.asarray(1.5 * np.sin(1.5 * x) + np.cos(1.2 * y + 0.5) + 0.6 * x * y)
 
 
 SCENE = """
@@ -199,9 +193,3 @@ SCENE = """
   </actuator>
 </mujoco>
 """
-
-
-def _meaning(recordings: Recordings, space: ActionSpace) -> Recordings:
-    from dataclasses import replace
-
-    return replace(recordings, actions=space)

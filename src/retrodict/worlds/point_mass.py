@@ -14,6 +14,7 @@ import numpy as np
 
 from retrodict.errors import DataError
 from retrodict.trajectories import ActionSpace, Box, Feature
+from retrodict.trajectories.features import STATE
 from retrodict.worlds.dm_control import Suite, domain
 from retrodict.worlds.players import Shaky
 from retrodict.worlds.world import Observation, Player
@@ -25,7 +26,8 @@ NEAR = 0.05  # metres from the goal that count as there
 class PointMass(Suite):
     """The suite's `point_mass-easy` with a goal of each episode's own, drawn from the whole square.
 
-    Beside what every `Suite` gives, `privileged.goal` (2,) and the places of the others, `privileged.others` (n, 2).
+    Hidden truth is `privileged.position`, `.velocity` and `.goal` (2,), and the places of the others, `privileged.others` (n, 2).
+    Without a camera, `observation.state` is place and speed of the ball, (4,).
 
     Args:
         name: `point_mass-easy`.
@@ -51,9 +53,8 @@ class PointMass(Suite):
         hide: tuple[str, ...] = (),
         **options: Any,
     ) -> None:
-        if goal is not None and not all(abs(place) <= REACH for place in goal):
-            raise DataError(f"the goal of a point mass lies within {REACH} of the middle, either way; got {goal}.")
-        self.given, self.count, self.radius, self.noise = goal, others, radius, noise
+        self.aim(goal)
+        self.count, self.radius, self.noise = others, radius, noise
         self.goals = np.zeros((1 + others, 2))
         hide = hide if target else (*hide, "geom:target")
         super().__init__(name, steps=steps, repeat=repeat, hide=hide, **options)
@@ -90,6 +91,12 @@ class PointMass(Suite):
     def solved(self) -> bool:
         return bool(np.linalg.norm(self.places[0] - self.goals[0]) < NEAR)
 
+    def aim(self, goal: tuple[float, float] | None) -> None:
+        """Give the episodes to come this goal; None draws one for each."""
+        if goal is not None and not all(abs(place) <= REACH for place in goal):
+            raise DataError(f"the goal of a point mass lies within {REACH} of the middle, either way; got {goal}.")
+        self.given = goal
+
     def begin(self) -> None:
         self.goals = self.np_random.uniform(-REACH, REACH, (1 + self.count, 2))
         if self.given is not None:
@@ -105,6 +112,12 @@ class PointMass(Suite):
         pushes = np.clip(pushes + self.noise * self.np_random.standard_normal(pushes.shape), -1, 1)
         pushes[0] = action
         return pushes.reshape(-1)
+
+    def state_features(self) -> dict[str, Feature]:
+        return {STATE: Feature("float32", (4,), ["x", "y", "vx", "vy"])}
+
+    def felt(self) -> np.ndarray:
+        return np.concatenate([self.places[0], np.array(self.physics.data.qvel[:2])])
 
     def _info(self) -> dict[str, Any]:
         info = super()._info()

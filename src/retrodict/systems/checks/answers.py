@@ -88,7 +88,7 @@ def _observation(recordings: Recordings) -> dict[str, Tensor]:
 def _inverse_model(system: Any, recordings: Recordings) -> Iterator[Question]:
     window, optional = _window(system, recordings)
     size, steps = window["mask"].shape
-    width = recordings.actions.width if recordings.actions is not None else -1
+    width = system.latent_width or (recordings.actions.width if recordings.actions is not None else -1)
 
     def ask(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
         inferred = system.infer(given)
@@ -151,7 +151,9 @@ def _forward_model(system: Any, recordings: Recordings) -> Iterator[Question]:
     size = len(next(iter(given.values())))
     episode = next((e for e in recordings if ACTION in e), None)
     actions = None
-    if episode is not None:
+    if system.latent_width:
+        actions = torch.linspace(-1, 1, size * HORIZON * system.latent_width).view(size, HORIZON, -1)
+    elif episode is not None:
         actions = torch.from_numpy(np.asarray(episode[ACTION][:HORIZON])).expand(size, -1, -1)
 
     def ask(given: Mapping[str, Tensor]) -> dict[str, Tensor]:

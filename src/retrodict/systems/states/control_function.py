@@ -48,6 +48,11 @@ class Additive(nn.Module):
         said: Tensor = self.nu(self.code(z))
         return (said if self.psi is None else said + self.psi(self.rest(v))).squeeze(-1)
 
+    def expected(self, z: Tensor, v: Tensor) -> Tensor:
+        """E[Y | z, v] in units of the outcome."""
+        said: Tensor = self.outcome.inverse(self(z, v)[:, None])
+        return said[:, 0]
+
     def of_code(self, z: Tensor) -> Tensor:
         """What nu says, in units of the outcome; its constant means nothing by itself."""
         said: Tensor = self.nu(self.code(z)).squeeze(-1)
@@ -111,8 +116,10 @@ class ControlFunction:
 
     def strengths(self) -> Tensor:
         """Singular values, largest first, of M in standard deviations of v: how strongly actions act beside what else moves z."""
-        spread = torch.linalg.cholesky(torch.atleast_2d(torch.cov(self.residuals.double().T)))
-        return torch.linalg.svdvals(torch.linalg.solve_triangular(spread, self.matrix.double().T, upper=False))
+        rest = self.residuals.double() - self.residuals.double().mean(0)
+        spread = torch.linalg.cholesky(rest.T @ rest / len(rest))
+        values: Tensor = torch.linalg.svdvals(torch.linalg.solve_triangular(spread, self.matrix.double().T, upper=False))
+        return values
 
     @torch.no_grad()
     def effect(self, actions: Tensor) -> Effect:
@@ -198,7 +205,5 @@ def refuse_collinear(actions: Tensor) -> None:
         )
     values = torch.linalg.svdvals(centred / spread)
     if len(actions) <= actions.shape[1] or values[0] > 1e4 * values[-1]:
-        raise DataError(
-            f"the action's numbers change only together (condition number {float(values[0] / values[-1].clamp(min=1e-300)):.3g}, at "
-            "most 1e4 is expected); try them apart."
-        )
+        number = float(values[0] / values[-1].clamp(min=1e-300))
+        raise DataError(f"the action's numbers change only together (condition number {number:.3g}, above 1e4); try them apart.")

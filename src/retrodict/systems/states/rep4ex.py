@@ -41,15 +41,15 @@ class Rep4Ex(GradientSystem, Encoder, ForwardModel, Generator):
     """Codes identified up to an affine map by one constraint, E[code | action] linear in the action, and effects beyond the data.
 
     Reads one-step trials: `action` (k,), what was observed after it (`observation.state`, or a camera) and, where there is one,
-    `label.outcome` (1,). Assumes Z = M0 A + V, X = g(Z), Y = l(Z) + U with actions chosen independently of V and U, which no data can
-    confirm; U may depend on V. `encode` gives (B, 1, latent); `predict` and `intervene` say what would have been observed had
-    another action been taken, `predict_outcome` what any action brings on the average.
+    `label.outcome` (1,). Assumes Z = M0 A + V, X = g(Z), Y = l(Z) + U with actions chosen independently of V and U, which no
+    data can confirm; U may depend on V. `encode` gives (B, 1, latent); `predict` and `intervene` say what would have been
+    observed had another action been taken, `predict_outcome` what any action brings on the average.
 
     Attributes:
         latent: dimensions of the code, at most those of the action.
-        constraint: weight of the linearity constraint at the end of training; it rises exponentially from a thousandth of it.
-        shape: up to which degree moments of the code's residual must not depend on the action either, since V does not: 1 asks for
-            the mean only, which is the published constraint; 2 and 3 are our addition.
+        constraint: weight of the linearity constraint at the end of training; it rises there from a thousandth of it.
+        shape: up to which degree moments of the code's residual must not depend on the action either, since V does not: 1 asks
+            for the mean only, which is the published constraint; 2 and 3 are our addition.
         confounded: whether the outcome may depend on V beside Z; learns psi(v) beside nu(z).
         observation: the feature that is encoded; the state, or else the only camera, where empty.
         delay: steps from an action to the observation that it led to: 0 in tables of trials, 1 in trajectories.
@@ -66,7 +66,7 @@ class Rep4Ex(GradientSystem, Encoder, ForwardModel, Generator):
         url="https://arxiv.org/abs/2310.04295",
         reads="trials of a continuous action, an observation and an outcome",
         returns="codes in which actions act linearly, outcomes and observations under other actions",
-        claim="A code whose mean is linear in the action is affine in the true state, and predicts outcomes of actions never tried",
+        claim="A code whose mean is linear in the action is affine in the true state and foretells actions never tried",
     )
 
     latent: int = 2
@@ -91,13 +91,13 @@ class Rep4Ex(GradientSystem, Encoder, ForwardModel, Generator):
         actions = spec.actions
         if actions is None or not all(isinstance(part, Box) for part in actions.parts.values()):
             raise DataError(
-                "rep4ex extrapolates along continuous actions; these are choices or buttons (or missing), whose effects a policy or "
-                "an inverse model can learn from them as they are."
+                "rep4ex extrapolates along continuous actions; these are choices or buttons (or missing), which have no beyond: "
+                "a policy or an inverse model learns from them as they are."
             )
         if self.latent > actions.width:
             raise DataError(
-                f"the action has {actions.width} numbers and {self.latent} latent dimensions were asked for: at most as many as the "
-                f"action has can be identified; set latent to {actions.width} or less."
+                f"the action has fewer dimensions than the latent ({actions.width} and {self.latent}): at most {actions.width} "
+                f"latent dimensions can be identified; set latent to {actions.width} or less."
             )
         if OUTCOME in spec.features and not spec.features[OUTCOME].is_numeric:
             raise DataError(f"rep4ex: {OUTCOME!r} holds {spec.features[OUTCOME].dtype}; numbers are expected.")
@@ -183,15 +183,15 @@ class Rep4Ex(GradientSystem, Encoder, ForwardModel, Generator):
         )
         if (left := float(trials["error"].mean())) > UNEXPLAINED:
             warnings.warn(
-                f"rep4ex: a code of {self.latent} leaves {left:.0%} of the observation unexplained; it is noisy, needs more latent "
-                "dimensions or more steps, and what is identified is identified up to that.",
+                f"rep4ex: a code of {self.latent} leaves {left:.0%} of the observation unexplained: it is noisy, or needs more "
+                "latent dimensions or steps; what is identified is identified up to that.",
                 stacklevel=3,
             )
         strengths, chance = self.control_.strengths(), 1 / (len(trials["code"]) * float(trials[ACTION].var(0).mean())) ** 0.5
         if strengths[-1] < 3 * chance and strengths[0] > 30 * chance:
             raise DataError(
-                "rep4ex: actions do not reach every dimension of the code (singular values of their effect, in deviations of what "
-                f"else moves it: {', '.join(f'{s:.3g}' for s in strengths.tolist())}); set a smaller latent."
+                f"rep4ex: actions do not reach all {self.latent} dimensions of the code (singular values of their effect, in "
+                f"deviations of what else moves it: {', '.join(f'{s:.3g}' for s in strengths.tolist())}); set a smaller latent."
             )
 
     @torch.no_grad()
@@ -255,7 +255,7 @@ class Rep4Ex(GradientSystem, Encoder, ForwardModel, Generator):
 
     @torch.no_grad()
     def predict(self, observation: Batch, actions: Tensor | None = None, horizon: int = 1, samples: int = 1) -> Prediction:
-        """What would have been observed had other actions been taken in the trials given: one answer for each of `horizon` actions.
+        """What would have been observed had other actions been taken in the trials given, for each of `horizon` actions.
 
         A trial is one step, so nothing is rolled on; what was given must hold the action that was taken. Answers are certain, so
         all samples are alike. Without `actions` the trial itself is given back, as its code has it.
@@ -271,7 +271,7 @@ class Rep4Ex(GradientSystem, Encoder, ForwardModel, Generator):
         return Prediction({name: seen[:, None].expand(-1, samples, *seen.shape[1:])})
 
     def intervene(self, window: Batch, do: Mapping[str, Tensor]) -> Batch:
-        """The same trials (B, 1, ...) under other actions, `do={"action": (B, k)}`: observation, action, and outcome if learned."""
+        """The trials (B, 1, ...) under other actions, `do={"action": (B, k)}`: observation, action, outcome where learned."""
         if set(do) != {ACTION}:
             raise DataError(f"rep4ex intervenes on {ACTION!r} only, got {', '.join(do) or 'nothing'}.")
         name = self._observed_once_fitted()
@@ -287,17 +287,11 @@ class Rep4Ex(GradientSystem, Encoder, ForwardModel, Generator):
         taken = window[ACTION][:, -1].to(before)
         rest = before - self.control_.alpha - taken @ self.control_.matrix
         code = before + (action[:, 0] - taken) @ self.control_.matrix
-        return {OUTCOME: self._mean_outcome(code, rest)[:, None, None]}
-
-    def _mean_outcome(self, code: Tensor, rest: Tensor) -> Tensor:
-        additive = self.control_.additive
-        assert additive is not None
-        said: Tensor = additive.outcome.inverse(additive(code, rest)[:, None])[:, 0]
-        return said
+        return {OUTCOME: self.control_.additive.expected(code, rest)[:, None, None]}
 
     @torch.no_grad()
     def sample(self, n: int, given: Batch | None = None) -> Batch:
-        """Trials (n, 1, ...): actions `given` as {"action": (n, k)}, or drawn from those tried; what else moves the state is drawn.
+        """Trials (n, 1, ...) at actions `given` as {"action": (n, k)}, or drawn from those tried; all else is drawn.
 
         Raises DataError for actions of another shape.
         """
@@ -310,15 +304,16 @@ class Rep4Ex(GradientSystem, Encoder, ForwardModel, Generator):
         rest = control.residuals[drawn[1]]
         code = control.alpha + action @ control.matrix + rest
         made = {self._observed(self.spec_): self._decoded(code[:, None]), ACTION: action[:, None]}
-        return made if control.additive is None else {**made, OUTCOME: self._mean_outcome(code, rest)[:, None, None]}
+        return made if control.additive is None else {**made, OUTCOME: control.additive.expected(code, rest)[:, None, None]}
 
     def _decoded(self, codes: Tensor) -> Tensor:
         """Codes (B, T, latent) -> observations (B, T, *shape), camera frames uint8 (C, H, W)."""
         feature = self.spec_.features[self._observed(self.spec_)]
         seen = self.net_["normal"].inverse(self.net_["decoder"](codes))
-        if feature.is_visual:
-            return seen.round().clamp(0, 255).byte()
-        return torch.as_tensor(seen.reshape(*codes.shape[:2], *feature.shape))
+        shaped: Tensor = (
+            seen.round().clamp(0, 255).byte() if feature.is_visual else seen.reshape(*codes.shape[:2], *feature.shape)
+        )
+        return shaped
 
     # ---- on disk ------------------------------------------------------------------------------------------------------------
 
