@@ -39,7 +39,7 @@ EXAMPLES = {
     "few-shot-cloning": lambda: FewShotCloning(looking(), hidden=(8,), chunk=2, steps=4, batch=4),
     "nearest-neighbours": lambda: NearestNeighbours(looking(), k=3),
     "deep-linear": lambda: lookup("deep-linear")(whiten=True),
-    "rep4ex": lambda: lookup("rep4ex")(width=8, steps=4, batch=16),
+    "rep4ex": lambda: lookup("rep4ex")(width=8, steps=4, batch=16, outcome_steps=4),
 }
 """Slug -> a function that makes an instance small enough to be fitted dozens of times; where there is none, `small` serves."""
 

@@ -55,6 +55,7 @@ class Rep4Ex(GradientSystem, Encoder, ForwardModel, Generator):
         delay: steps from an action to the observation that it led to: 0 in tables of trials, 1 in trajectories.
         width, layers: hidden units and hidden layers of encoder and decoder of numbers.
         image_size: (height, width), multiples of 4, to which camera frames are brought; None keeps theirs.
+        outcome_steps: optimiser steps of nu and psi.
         control_: alpha, M, the residuals v and the outcome model.
     """
 
@@ -78,6 +79,7 @@ class Rep4Ex(GradientSystem, Encoder, ForwardModel, Generator):
     width: int = 64
     layers: int = 2
     image_size: tuple[int, int] | None = None
+    outcome_steps: int = 2000
     steps: int = field(default=3000, kw_only=True)
     batch: int = field(default=4096, kw_only=True)
     learning_rate: float = field(default=3e-3, kw_only=True)
@@ -179,7 +181,12 @@ class Rep4Ex(GradientSystem, Encoder, ForwardModel, Generator):
         super().learn(recordings, world, validation, run)
         trials = self._trials(recordings)
         self.control_ = ControlFunction.fit(
-            trials["code"], trials[ACTION], trials.get(OUTCOME), confounded=self.confounded, seed=self.seed
+            trials["code"],
+            trials[ACTION],
+            trials.get(OUTCOME),
+            confounded=self.confounded,
+            seed=self.seed,
+            steps=self.outcome_steps,
         )
         if (left := float(trials["error"].mean())) > UNEXPLAINED:
             warnings.warn(
