@@ -38,7 +38,7 @@ class Rep4ExExperiment(Experiment):
     claim = Rep4Ex.card.claim
     seeds = (0, 1, 2, 3, 4)
     left_out = (
-        "extrapolation on the swirled mixing is measured and not judged: where the swirl does not meet criterion 2, the page judges "
+        "extrapolation on the swirled mixing is measured and not judged: where the swirl misses criterion 2, the page judges "
         "it on the mixing without a swirl",
         "four-dimensional actions",
     )
