@@ -29,9 +29,8 @@ def world(name):
 
 NAMES = ("swirl", "plain", "push")
 GOOD = {arm: {seed: {**row} for seed in range(5)} for name in NAMES for arm, row in world(name).items()}
-GOOD |= {
-    f"swirl, actions without effect: {arm}": {s: {"R2": 0.9 + 0.01 * s} for s in range(5)} for arm in ("rep4ex", "autoencoder")
-}
+STILL = "swirl, actions without effect: "
+GOOD |= {STILL + arm: {seed: {"R2": 0.9 + 0.01 * seed} for seed in range(5)} for arm in ("rep4ex", "autoencoder")}
 
 
 def failing(arm=None, seeds=range(5), **changes):
