@@ -40,7 +40,8 @@ def growth(times: ArrayLike, targets: ArrayLike, starts: ArrayLike, depth: float
     at, s, u0 = _checked(targets, starts, depth, times)
     if depth == 1:
         return np.asarray(s + (u0 - s) * np.exp(-at[:, None] / tau))
-    order = np.argsort(at, kind="stable")
+    rising = bool((np.diff(at) >= 0).all())
+    order = np.arange(len(at)) if rising else np.argsort(at, kind="stable")
     angles, sign = at[order] / tau, np.where(u0 < s, 1.0, -1.0)
     grown = np.repeat(u0[:, None], len(at), 1)
     for kind in (1.0, -1.0):
@@ -49,7 +50,8 @@ def growth(times: ArrayLike, targets: ArrayLike, starts: ArrayLike, depth: float
             y = _logit(u0[moving] / s[moving])
             table = _table(float(y.min()), kind, _exponent(depth))
             y = _invert(angles, _speed(s[moving], depth), table.angle(y), *table[:4])
-            grown[moving[:, None], order] = s[moving, None] / (1 + kind * np.exp(-y))
+            values = s[moving, None] / (1 + kind * np.exp(-y))
+            grown[moving] = values if rising else values[:, np.argsort(order)]
     return grown.T
 
 
