@@ -120,6 +120,13 @@ class Rep4Ex(GradientSystem, Encoder, ForwardModel, Generator):
             raise DataError(f"rep4ex reads {STATE!r} or one camera, found {', '.join(seen) or 'neither'}; set observation.")
         return seen[0]
 
+    @property
+    def _name(self) -> str:
+        """The feature that is encoded; raises NotFittedError before it is known."""
+        if not hasattr(self, "spec_"):
+            self.check_fitted()
+        return self._observed(self.spec_)
+
     # ---- the network and its loss -----------------------------------------------------------------------------------------
 
     def build(self, spec: Spec) -> nn.Module:
@@ -149,7 +156,7 @@ class Rep4Ex(GradientSystem, Encoder, ForwardModel, Generator):
         return net
 
     def prepare(self, recordings: Recordings) -> None:
-        name = self._observed(self.spec_)
+        name = self._name
         actions = torch.cat([torch.from_numpy(np.asarray(episode[ACTION], np.float32)) for episode in recordings])
         refuse_collinear(actions)
         self.net_.far.fill_(median_distance(actions))
@@ -158,7 +165,7 @@ class Rep4Ex(GradientSystem, Encoder, ForwardModel, Generator):
             self.net_["normal"].update(values if self.spec_.features[name].is_visual else values.flatten(1))
 
     def loss(self, net: Any, batch: Batch) -> Mapping[str, Tensor]:
-        x = self._normal(net, batch[self._observed(self.spec_)])
+        x = self._normal(net, batch[self._name])
         code, action = net["encoder"](x), batch[ACTION][:, 0]
         rest = linear_residual(standardised(code), action)  # standardised, or the restriction is met by shrinking the code
         if self.shape > 1:
@@ -172,7 +179,7 @@ class Rep4Ex(GradientSystem, Encoder, ForwardModel, Generator):
     def _normal(self, net: Any, x: Tensor) -> Tensor:
         """Observations (B, 1, ...) as (B, ...) of mean 0 and deviation 1."""
         x = x[:, -1]
-        out: Tensor = net["normal"](x.float() if self.spec_.features[self._observed(self.spec_)].is_visual else x.flatten(1))
+        out: Tensor = net["normal"](x.float() if self.spec_.features[self._name].is_visual else x.flatten(1))
         return out
 
     # ---- after training: how actions act, and what comes of them --------------------------------------------------------------
@@ -204,7 +211,7 @@ class Rep4Ex(GradientSystem, Encoder, ForwardModel, Generator):
     @torch.no_grad()
     def _trials(self, recordings: Recordings) -> dict[str, Tensor]:
         """Code, action, outcome and error of reconstruction of every trial."""
-        name, found = self._observed(self.spec_), dict[str, list[Tensor]]()
+        name, found = self._name, dict[str, list[Tensor]]()
         outcomes = OUTCOME in self.spec_.features
         windows = recordings.windows(self.window(self.spec_), 4096, order="sequence")
         for batch in windows:
@@ -252,13 +259,9 @@ class Rep4Ex(GradientSystem, Encoder, ForwardModel, Generator):
 
     @torch.no_grad()
     def encode(self, window: Batch) -> Tensor:
-        name = self._observed_once_fitted()
+        name = self._name
         code: Tensor = self.net_["encoder"](self._normal(self.net_, self.checked(window, (name,))[name]))
         return code[:, None]
-
-    def _observed_once_fitted(self) -> str:
-        self.check_fitted()
-        return self._observed(self.spec_)
 
     @torch.no_grad()
     def predict(self, observation: Batch, actions: Tensor | None = None, horizon: int = 1, samples: int = 1) -> Prediction:
@@ -267,7 +270,7 @@ class Rep4Ex(GradientSystem, Encoder, ForwardModel, Generator):
         A trial is one step, so nothing is rolled on; what was given must hold the action that was taken. Answers are certain, so
         all samples are alike. Without `actions` the trial itself is given back, as its code has it.
         """
-        name = self._observed_once_fitted()
+        name = self._name
         given = self.checked(observation, (name, ACTION))
         code, taken = self.net_["encoder"](self._normal(self.net_, given[name])), given[ACTION][:, -1].to(self.torch_device)
         others = taken[:, None].expand(-1, horizon, -1) if actions is None else actions.to(code)
@@ -281,7 +284,7 @@ class Rep4Ex(GradientSystem, Encoder, ForwardModel, Generator):
         """The trials (B, 1, ...) under other actions, `do={"action": (B, k)}`: observation, action, outcome where learned."""
         if set(do) != {ACTION}:
             raise DataError(f"rep4ex intervenes on {ACTION!r} only, got {', '.join(do) or 'nothing'}.")
-        name = self._observed_once_fitted()
+        name = self._name
         action = torch.as_tensor(do[ACTION], dtype=torch.float32)[:, None].to(self.torch_device)
         seen = self.predict(window, action).values[name][:, 0]
         return {name: seen, ACTION: action, **self._outcome(window, action)}
@@ -310,12 +313,12 @@ class Rep4Ex(GradientSystem, Encoder, ForwardModel, Generator):
             raise DataError(f"rep4ex: actions {[n, control.actions.shape[1]]} are expected, got {list(action.shape)}.")
         rest = control.residuals[drawn[1]]
         code = control.alpha + action @ control.matrix + rest
-        made = {self._observed(self.spec_): self._decoded(code[:, None]), ACTION: action[:, None]}
+        made = {self._name: self._decoded(code[:, None]), ACTION: action[:, None]}
         return made if control.additive is None else {**made, OUTCOME: control.additive.expected(code, rest)[:, None, None]}
 
     def _decoded(self, codes: Tensor) -> Tensor:
         """Codes (B, T, latent) -> observations (B, T, *shape), camera frames uint8 (C, H, W)."""
-        feature = self.spec_.features[self._observed(self.spec_)]
+        feature = self.spec_.features[self._name]
         seen = self.net_["normal"].inverse(self.net_["decoder"](codes))
         shaped: Tensor = (
             seen.round().clamp(0, 255).byte() if feature.is_visual else seen.reshape(*codes.shape[:2], *feature.shape)
