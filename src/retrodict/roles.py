@@ -10,12 +10,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from retrodict.trajectories import Recordings, Window
+from retrodict.trajectories.features import STATE
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Batch = Mapping[str, Tensor]
 """Named tensors with a leading batch dimension."""
@@ -52,12 +57,62 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class Panel:
+    """One picture of a report: what a theory foresees as lines, what was seen as marks.
+
+    A line and the marks of one name belong together and share a colour.
+
+    Attributes:
+        x, y: what the axes show, with units.
+        lines: name -> (x (n,), y (n,)).
+        marks: name -> (x (n,), y (n,)).
+        logarithmic: axes drawn on a logarithmic scale: any of the letters `x` and `y`.
+    """
+
+    x: str
+    y: str
+    lines: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    marks: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    logarithmic: Literal["", "x", "y", "xy"] = ""
+
+
+@dataclass(frozen=True)
 class Report:
-    """What an analysis answers: named numbers, sentences on what they mean, and arrays to draw."""
+    """What an analysis answers.
+
+    Attributes:
+        values: numbers about the subject as a whole, by name.
+        findings: what they mean, one sentence each, the most important first.
+        table: numbers (or names) about each of its parts (modes, nodes, eigenvalues, encoders): column name -> (n,) for n parts.
+        panels: what there is to draw.
+    """
 
     values: Mapping[str, float]
     findings: tuple[str, ...] = ()
-    curves: Mapping[str, np.ndarray] = field(default_factory=dict)
+    table: Mapping[str, np.ndarray] = field(default_factory=dict)
+    panels: tuple[Panel, ...] = ()
+
+    def __str__(self) -> str:
+        width = max((len(name) for name in self.values), default=0)
+        return "\n".join([*self.findings, *(f"  {name:<{width}}  {value:.4g}" for name, value in self.values.items())])
+
+    def plot(self) -> Figure:
+        """The panels, one below the other; an empty figure where there is nothing to draw."""
+        from matplotlib.figure import Figure  # drawing is the exception, and its import takes long
+
+        figure = Figure(figsize=(6.4, 3.2 * max(len(self.panels), 1)), layout="constrained")
+        for panel, axes in zip(self.panels, figure.subplots(max(len(self.panels), 1), squeeze=False)[:, 0], strict=False):
+            colours = {name: f"C{i % 10}" for i, name in enumerate({**panel.lines, **panel.marks})}
+            for name, (along, up) in panel.marks.items():
+                label = None if name in panel.lines else name
+                axes.plot(along, up, "o", color=colours[name], markersize=3, alpha=0.6, label=label)
+            for name, (along, up) in panel.lines.items():
+                axes.plot(along, up, color=colours[name], linewidth=1.4, label=name)
+            scales = {f"{axis}scale": "log" for axis in panel.logarithmic}
+            axes.set(xlabel=panel.x, ylabel=panel.y, **scales)
+            if len(colours) > 1:
+                axes.legend(frameon=False, fontsize=8)
+        return figure
 
 
 class InverseModel(ABC):
@@ -70,6 +125,11 @@ class InverseModel(ABC):
     @abstractmethod
     def reads(self) -> Window:
         """The window that `infer` takes."""
+
+    @property
+    def latent_width(self) -> int:
+        """Width of the codes of its own that stand in the place of actions, once fitted; 0 where actions are the recordings'."""
+        return 0
 
     @property
     def keeps(self) -> slice:
@@ -118,6 +178,11 @@ class Policy(ABC):
 class ForwardModel(ABC):
     """Foresees the next observation."""
 
+    @property
+    def latent_width(self) -> int:
+        """Width of the codes of its own that stand in the place of actions, once fitted; 0 where actions are the recordings'."""
+        return 0
+
     @abstractmethod
     def predict(self, observation: Batch, actions: Tensor | None = None, horizon: int = 1, samples: int = 1) -> Prediction:
         """The next `horizon` steps after the observation; `actions` (B, horizon, width) where the model wants them."""
@@ -133,13 +198,10 @@ class Law(ABC):
     Attributes:
         kind: `map` or `flow`.
         dt: time between steps of the recordings it was fitted on, in their unit.
-        states: what it is a law of: an `observation.state`, or the `code` that the same system's `encode` makes of a frame; codes
-            then stand wherever observations are said.
     """
 
     kind: Literal["map", "flow"]
     dt: float
-    states: Literal["observation", "code"] = "observation"
 
     def embed(self, observation: Tensor) -> Tensor:
         """A state (..., d) behind `observation.state` (..., n): the same thing, where the law is one of observations."""
@@ -149,13 +211,11 @@ class Law(ABC):
         """What is seen, (..., n), of states (..., d), in units of the recordings."""
         return state
 
-    def embed(self, observation: Tensor) -> Tensor:
-        """A state (..., d) behind `observation.state` (..., n): the same thing, where the law is one of observations."""
-        return observation
-
-    def observe(self, state: Tensor) -> Tensor:
-        """What is seen, (..., n), of states (..., d), in units of the recordings."""
-        return state
+    def start(self, recordings: Recordings) -> Tensor:
+        """What E episodes begin with, (E, n): `observation.state`, unless it is a law of something made of it (codes, modes),
+        which then stands wherever observations are said.
+        """
+        return torch.from_numpy(np.stack([episode.read(STATE, np.array([0]))[0] for episode in recordings]))
 
     @abstractmethod
     def step(self, state: Tensor) -> Tensor:
@@ -187,8 +247,12 @@ class Curator(ABC):
 
 
 class Analysis(ABC):
-    """Says why learning itself came out as it did."""
+    """Says why learning itself came out as it did.
+
+    Every analysis answers about fresh recordings of the kind that it was fitted on; what else it takes (a `TrainingRun`, a law,
+    encoders by name), its `analyse` says.
+    """
 
     @abstractmethod
     def analyse(self, subject: Any) -> Report:
-        """Findings about samples, a training run, a law, or encoders by name."""
+        """Findings about recordings, and whatever else this analysis takes; raises DataError for any other subject."""

@@ -2,20 +2,45 @@ import builtins
 import dataclasses
 import pickle
 import random
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from retrodict.errors import DataError
+from retrodict.roles import Analysis, Panel, Report
 from retrodict.systems import REGISTRY, Card, Spec, catalogue, contract, lookup
 from retrodict.systems.checks import CHECKS, SPACES, ContractBroken, Subject, check_system, tiny_recordings
 from retrodict.systems.laws.chaos_benchmark import ChaosBenchmark
+from retrodict.systems.policies.few_shot_cloning import FewShotCloning
+from retrodict.systems.policies.nearest_neighbours import NearestNeighbours
+from retrodict.systems.states.dynamo import DynaMo
+from retrodict.systems.states.inverse_dynamics_pretraining import InverseDynamicsPretraining
 from retrodict.trajectories.features import STATE
 
 from .toys import TOYS, ToyInverse, ToyPolicy, card
 
+
+@cache
+def looking():
+    """A fitted encoder of frames, for systems that look through one."""
+    return DynaMo(**TINY_FRAMES, frames=3, latent_action=2, hidden=8, depth=1, heads=2, steps=2, batch=4, device="cpu").fit(
+        tiny_recordings(SPACES["continuous"])
+    )
+
+
+TINY_FRAMES = {"channels": (4, 4), "strides": (2, 2), "width": 8}
 EXAMPLES = {
+    "dynamo": lambda: DynaMo(**TINY_FRAMES, frames=3, latent_action=2, hidden=8, depth=1, heads=2, steps=4, batch=4, warmup=1),
+    "inverse-dynamics-pretraining": lambda: InverseDynamicsPretraining(
+        **TINY_FRAMES, keypoints=4, hidden=(8,), policy_hidden=(8,), steps=4, batch=4, warmup=1
+    ),
+    "few-shot-cloning": lambda: FewShotCloning(looking(), hidden=(8,), chunk=2, steps=4, batch=4),
+    "nearest-neighbours": lambda: NearestNeighbours(looking(), k=3),
+    "deep-linear": lambda: lookup("deep-linear")(whiten=True),
+    "rep4ex": lambda: lookup("rep4ex")(width=8, steps=4, batch=16, outcome_steps=4),
     "dysts": lambda: ChaosBenchmark(train=5, test=3, starts=2, horizon=0.1),
     "koopman-limits": lambda: lookup("koopman-limits")(dictionary="monomials", degree=(1,)),
     "koopman-vae": lambda: lookup("koopman-vae")(frames=6, latent=4, hidden=4, steps=4, batch=4),
@@ -58,6 +83,10 @@ def test_every_system_keeps_the_contract(subjects, slug, name):
 
 def test_the_toys_are_no_part_of_the_catalogue():
     assert not TOYS.keys() & catalogue().keys()
+
+
+def test_an_analysis_keeps_the_contract():
+    assert check_system(broken(Judge, card=card("broken"))(), GOOD) == tuple(CHECKS)
 
 
 def test_all_checks_are_run_on_recordings_of_ones_own():
@@ -173,6 +202,33 @@ def lax_admit(self, recordings):
     return recordings.visible()
 
 
+@dataclasses.dataclass
+class Judge(ToyInverse, Analysis):
+    """A toy that also says something of recordings."""
+
+    def analyse(self, subject):
+        self.check_fitted()
+        if not isinstance(subject, type(GOOD)):
+            raise DataError(f"recordings are expected, got {type(subject).__name__}.")
+        return Report({"steps": subject.steps}, ("They have steps.",), panels=(Panel("x", "y", {"a": (np.ones(2), np.ones(2))}),))
+
+
+def indifferent(self, subject):
+    return Judge.analyse(self, subject if isinstance(subject, type(GOOD)) else GOOD)
+
+
+def speechless(self, subject):
+    return dataclasses.replace(Judge.analyse(self, subject), findings=())
+
+
+def lopsided(self, subject):
+    return dataclasses.replace(Judge.analyse(self, subject), table={"a": np.ones(2), "b": np.ones(3)})
+
+
+def crooked(self, subject):
+    return dataclasses.replace(Judge.analyse(self, subject), panels=(Panel("x", "y", {"a": (np.ones(2), np.ones(3))}),))
+
+
 BROKEN = [
     ("card_is_complete", lambda: broken(card=changed(claim="")), "says nothing under 'claim'"),
     ("card_is_complete", lambda: broken(card=changed(slug="Not A Slug")), "lower case"),
@@ -184,6 +240,10 @@ BROKEN = [
     ("fits_and_answers", lambda: broken(card=card("broken"), fit=lambda self, r, **m: ToyInverse().fit(r)), "system itself"),
     ("fits_and_answers", lambda: broken(card=card("broken"), learn=tampering), "changes a hyperparameter"),
     ("fits_and_answers", lambda: broken(card=card("broken"), prepare=rough), "ValueError: operands could not be broadcast"),
+    ("fits_and_answers", lambda: broken(Judge, card=card("broken"), analyse=indifferent), "accepted the number 3"),
+    ("fits_and_answers", lambda: broken(Judge, card=card("broken"), analyse=speechless), "one sentence or more"),
+    ("fits_and_answers", lambda: broken(Judge, card=card("broken"), analyse=lopsided), "unequal columns"),
+    ("fits_and_answers", lambda: broken(Judge, card=card("broken"), analyse=crooked), "draws (3,) over (2,)"),
     ("says_which_episodes_taught_it", lambda: broken(card=card("broken"), learn=boastful), "learned_from_"),
     ("repeats_under_a_seed", lambda: broken(card=card("broken"), loss=restless), "two fits with one seed differ"),
     ("repeats_under_a_seed", lambda: broken(card=card("broken"), learn=seedless), "another seed makes no difference"),

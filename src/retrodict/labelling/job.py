@@ -74,6 +74,11 @@ def prepare(
         played = ", ".join(roles_of(type(model))) if isinstance(model, System) else type(model).__name__
         raise DataError(f"labelling takes a fitted inverse model; this is a {played or 'system without a role'}.")
     model.check_fitted()
+    if model.latent_width:
+        raise DataError(
+            f"{model.card.slug} infers codes of its own, {model.latent_width} numbers that are no actions; label with a model "
+            "that learns from actions, which may look through this one as its encoder."
+        )
     emit = emit or ("all" if max_error is None else "split")
     if emit not in get_args(Emit):
         raise DataError(f"emit is {emit!r}; {', '.join(get_args(Emit))} are known.")

@@ -15,14 +15,18 @@ from retrodict.networks.heads import ActionDistribution, ActionHead
 from retrodict.networks.observations import Numbers, Observations
 from retrodict.networks.transformer import Transformer
 from retrodict.roles import Batch
-from retrodict.systems.contract import Spec
+from retrodict.systems.contract import Spec, System
 from retrodict.systems.gradient import GradientSystem
+from retrodict.systems.looking import require_encoder
 from retrodict.systems.supervision import recorded_actions
 from retrodict.training.augment import VPT_AUGMENTATION
 from retrodict.trajectories import ActionSpace, Episode, Feature, Recordings, Window
 from retrodict.trajectories.features import ACTION, DEPTH, IMAGES, POINTS, VALID, WEIGHT, cameras
 from retrodict.trajectories.video import resize
 from retrodict.trajectories.windows import Windows
+
+CODE = "code"
+"""What the encoder said, beside the observations of a batch."""
 
 STATISTICS_STEPS = 100_000
 """Statistics of numbers are taken over at most about this many steps, spread over all episodes."""
@@ -44,6 +48,8 @@ class ClipSystem(GradientSystem):
         width: width of the trunk (VPT: 4096 in the inverse model, 2048 in the policy).
         depth: transformer blocks (VPT: 2 in the released inverse model, 4 in the policy).
         heads: attention heads (VPT: 32 and 16).
+        encoder: a fitted `Encoder` of single frames to look through instead of the image network, at the size of the recordings;
+            it is not trained.
         augmented: change colours and geometry of training frames a little, with one draw for each clip.
     """
 
@@ -57,6 +63,7 @@ class ClipSystem(GradientSystem):
     width: int = 128
     depth: int = 2
     heads: int = 4
+    encoder: System | None = field(default=None, kw_only=True)
     augmented: bool = field(default=True, kw_only=True)
 
     # ---- what a system supplies ---------------------------------------------------------------------------------------
@@ -92,15 +99,19 @@ class ClipSystem(GradientSystem):
 
     def size(self, feature: Feature) -> tuple[int, int]:
         """(height, width) at which frames of a camera are looked at."""
-        size = self.image_size or feature.shape[:2]
+        size = self._image_size or feature.shape[:2]
         if -1 in size:
             raise DataError(f"{self.card.slug}: camera frames differ in size between episodes; set image_size=(height, width).")
         return int(size[0]), int(size[1])
 
+    @property
+    def _image_size(self) -> tuple[int, int] | None:
+        return self.image_size if self.encoder is None else None  # an encoder knows its own size
+
     def looked_at(self, spec: Spec, before: int, after: int, *, learning: bool) -> Window:
         """The window of a clip: observations, and where it is learned from, the action and the weight of each step."""
         names = self.seen(spec)
-        image_size = self.image_size
+        image_size = self._image_size
         if image_size and all(spec.features[n].shape[:2] == tuple(image_size) for n in names if n.startswith(IMAGES)):
             image_size = None  # nothing to resize
         if learning:
@@ -134,15 +145,13 @@ class ClipSystem(GradientSystem):
         """What the recorded actions mean."""
         return spec.actions if spec.actions is not None else ActionSpace.unknown(spec.features[ACTION])
 
-    def observations(
-        self, spec: Spec, *, temporal: int = 1, stem: int = 16, instead: Mapping[str, tuple[int, ...]] | None = None
-    ) -> Observations:
-        """The network that turns what is seen at each step into a vector; `instead` are numbers by name that replace cameras."""
+    def observations(self, spec: Spec, *, temporal: int = 1, stem: int = 16) -> Observations:
+        """The network that turns what is seen at each step into a vector; an encoder's codes take the place of cameras."""
         features = {name: spec.features[name] for name in self.seen(spec)}
         images = {name: (f.shape[-1], *self.size(f)) for name, f in features.items() if f.is_visual}
         numbers = {name: f.shape for name, f in features.items() if not f.is_visual}
-        if instead is not None:
-            images, numbers = {}, {**numbers, **instead}
+        if self.encoder is not None:
+            images, numbers = {}, {**numbers, CODE: self._code_shape(spec)}
         return Observations(
             images,
             numbers,
@@ -153,6 +162,26 @@ class ClipSystem(GradientSystem):
             temporal=temporal,
             stem=stem,
         )
+
+    def through(self, batch: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The batch with the codes of its frames (B, T, d) beside them, where an encoder is looked through."""
+        if self.encoder is None:
+            return batch
+        with torch.no_grad():
+            return {**batch, CODE: require_encoder(self.encoder, self.card.slug).encode(batch).to(self.torch_device)}
+
+    def _code_shape(self, spec: Spec) -> tuple[int, ...]:
+        blank = {}
+        for name in self.seen(spec):
+            feature = spec.features[name]
+            if feature.is_visual:
+                blank[name] = torch.zeros(1, self.frames, feature.shape[-1], *self.size(feature), dtype=torch.uint8)
+            else:
+                blank[name] = torch.zeros(1, self.frames, *feature.shape)
+        code = self.through(blank)[CODE]
+        if code.dim() != 3 or code.shape[1] != self.frames:
+            raise DataError(f"{self.card.slug} needs a code for each frame, (B, T, d); its encoder gave {list(code.shape)}.")
+        return (code.shape[2],)
 
     def trunk(self) -> Transformer:
         """The transformer over the steps of a clip, initialised as VPT's."""

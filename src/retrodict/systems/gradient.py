@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from retrodict.errors import DataError
+from retrodict.systems.batches import look_over
 from retrodict.systems.contract import Spec, System, identities, refuse_nan
 from retrodict.training.identity import digest
 from retrodict.training.loop import Trained, train
@@ -155,17 +156,8 @@ class GradientSystem(System):
         had that the system learned from, or is not finite.
         """
         self.check_fitted()
-        names = tuple(names) if names is not None else tuple(n for n in self.spec_.features if n.startswith("observation."))
-        leading = ("B", "T") if time else ("B",)
-        sizes: dict[str, str] = {}
-        for name in names:
-            if name not in batch:
-                raise DataError(f"{self.card.slug} was not given {name!r}; it was given {', '.join(batch) or 'nothing'}.")
-            self._check_form(name, batch[name], leading)
-            sizes[name] = str(list(batch[name].shape[: len(leading)]))
-        if not time and len(set(sizes.values())) > 1:
-            raise DataError(f"{self.card.slug} was given batches of different sizes: {sizes}.")
-        return {name: value.to(self.torch_device) if isinstance(value, Tensor) else value for name, value in batch.items()}
+        seen = look_over(batch, self.spec_, self.card, names, time=time)
+        return {name: value.to(self.torch_device) if isinstance(value, Tensor) else value for name, value in seen.items()}
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return self.net_.state_dict(), {"spec": self.spec_.to_json()}
@@ -212,20 +204,3 @@ class GradientSystem(System):
             for name in window.optional:
                 if name in self.spec_.features and self.spec_.features[name].dtype.startswith("float"):
                     refuse_nan(recordings.having(name), name)
-
-    def _check_form(self, name: str, value: Tensor, leading: tuple[str, ...]) -> None:
-        feature = self.spec_.features[name]
-        shape = (feature.shape[-1], *feature.shape[:-1]) if feature.is_visual else feature.shape
-        wanted = f"({', '.join((*leading, *map(str, shape)))})"
-        who = f"{self.card.slug} was given {name!r} of"
-        if feature.is_visual and value.dtype is not torch.uint8:
-            dtype = str(value.dtype).removeprefix("torch.")
-            raise DataError(f"{who} dtype {dtype}; camera frames are uint8 from 0 to 255, {wanted}.")
-        if not feature.is_visual and value.dtype.is_floating_point != feature.dtype.startswith("float"):
-            raise DataError(f"{who} dtype {str(value.dtype).removeprefix('torch.')}; it learned from {feature.dtype}.")
-        seen = tuple(value.shape[len(leading) :])
-        fits = len(seen) == len(shape) and all(w in (-1, s) for w, s in zip(shape, seen, strict=True))
-        if value.ndim < len(leading) or not fits or 0 in value.shape[: len(leading)]:
-            raise DataError(f"{who} shape {list(value.shape)}; it learned from {wanted}.")
-        if self.card.missing == "refused" and value.dtype.is_floating_point and not torch.isfinite(value).all():
-            raise DataError(f"{who} which some values are not finite; mend or leave out these steps first.")

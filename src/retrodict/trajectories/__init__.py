@@ -4,6 +4,7 @@ from retrodict.trajectories.actions import ActionSpace, Box, Discrete, MuLaw, Mu
 from retrodict.trajectories.episodes import Episode
 from retrodict.trajectories.features import Feature
 from retrodict.trajectories.recordings import Recordings, from_arrays, from_samples
+from retrodict.trajectories.training_run import TrainingRun
 from retrodict.trajectories.windows import Span, Window, Windows
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "MultiBinary",
     "Recordings",
     "Span",
+    "TrainingRun",
     "Window",
     "Windows",
     "from_arrays",

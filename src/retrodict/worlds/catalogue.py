@@ -1,7 +1,7 @@
 """Worlds by name: `family/name`, where the family is a module of this package that says which names it has.
 
-A family module defines `NAMES`, what it lists, and `make(name, **options) -> World`. It imports what it needs of optional
-packages inside `make`, so that listing works without them. Adding a family is adding a file.
+A family module (`dm_control` for `dm-control`) defines `NAMES`, what it lists, and `make(name, **options) -> World`. It imports
+what it needs of optional packages inside `make`, so that listing works without them. Adding a family is adding a file.
 """
 
 from __future__ import annotations
@@ -49,4 +49,4 @@ def unknown(id: str, known: Iterable[str]) -> DataError:
 def _families() -> dict[str, ModuleType]:
     package = importlib.import_module("retrodict.worlds")
     modules = (importlib.import_module(f"retrodict.worlds.{entry.name}") for entry in pkgutil.iter_modules(package.__path__))
-    return {module.__name__.rpartition(".")[2]: module for module in modules if hasattr(module, "NAMES")}
+    return {module.__name__.rpartition(".")[2].replace("_", "-"): module for module in modules if hasattr(module, "NAMES")}

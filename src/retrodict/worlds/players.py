@@ -63,6 +63,31 @@ class Noisy(Player):
         self.rng = np.random.default_rng((self.seed, 1))
 
 
+class Shaky(Player):
+    """Another player with an unsteady hand: Gaussian noise on the numbers of a continuous action, kept within -1 and 1.
+
+    Args:
+        player: who means what.
+        noise: standard deviation.
+        steady: how many of the last numbers no noise is added to (a gripper).
+        seed: of the noise.
+    """
+
+    def __init__(self, player: Player, noise: float, seed: int, steady: int = 0) -> None:
+        self.player, self.noise, self.seed, self.steady = player, noise, seed, steady
+        self.reset()
+
+    def act(self, observation: Observation, info: Mapping[str, Any]) -> np.ndarray:
+        action = np.array(self.player.act(observation, info), np.float32)
+        moved = len(action) - self.steady
+        action[:moved] += self.noise * self.rng.standard_normal(moved)
+        return np.clip(action, -1, 1)
+
+    def reset(self) -> None:
+        self.player.reset()
+        self.rng = np.random.default_rng((self.seed, 1))
+
+
 class RandomPolicy(Policy):
     """Random actions as a policy: the floor of every comparison."""
 

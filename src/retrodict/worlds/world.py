@@ -72,7 +72,10 @@ class World(gymnasium.Env[Observation, np.ndarray], ABC):
 
     @abstractmethod
     def expert(self, seed: int = 0, noise: float = 0.0) -> Player:
-        """A player who knows how, and who does something random at a share `noise` of its decisions."""
+        """A player who knows how, and who does something random at a share `noise` of its decisions.
+
+        Where actions are continuous, from -1 to 1, `noise` is instead the standard deviation of what is added to them.
+        """
 
     def checked(self, action: Any) -> np.ndarray:
         """The action as an array (width,) of float32.

@@ -11,13 +11,10 @@ from torch import Tensor
 
 from retrodict.errors import DataError
 from retrodict.networks.heads import ActionDistribution, ActionHead
-from retrodict.roles import Batch, Encoder, Inferred, InverseModel
+from retrodict.roles import Batch, Inferred, InverseModel
 from retrodict.systems.clips import ClipNet, ClipSystem
-from retrodict.systems.contract import Card, Spec, System
+from retrodict.systems.contract import Card, Spec
 from retrodict.trajectories import Window
-
-CODE = "code"
-"""What the encoder said, beside the observations of a batch."""
 
 
 @dataclass
@@ -37,7 +34,6 @@ class VPT(ClipSystem, InverseModel):
     Attributes:
         temporal: odd number of frames that the convolution over time sees (VPT: 5); 1 leaves it out.
         stem: channels of that convolution (VPT: 128).
-        encoder: a fitted `Encoder` of single frames to look through instead of the image network; it is not trained.
     """
 
     card: ClassVar[Card] = Card(
@@ -53,7 +49,6 @@ class VPT(ClipSystem, InverseModel):
 
     temporal: int = 5
     stem: int = 16
-    encoder: System | None = None
     batch: int = field(default=16, kw_only=True)
     weight_decay: float = field(default=0.01, kw_only=True)
     warmup: int = field(default=50, kw_only=True)
@@ -88,8 +83,7 @@ class VPT(ClipSystem, InverseModel):
     # ---- how it is built ----------------------------------------------------------------------------------------------
 
     def build(self, spec: Spec) -> ClipNet:
-        instead = None if self.encoder is None else {CODE: self._code_shape(spec)}
-        observations = self.observations(spec, temporal=self.temporal, stem=self.stem, instead=instead)
+        observations = self.observations(spec, temporal=self.temporal, stem=self.stem)
         return ClipNet(observations, self.trunk(), ActionHead(self.space(spec), self.width))
 
     def loss(self, net: Any, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -97,8 +91,7 @@ class VPT(ClipSystem, InverseModel):
 
     def _happened(self, net: ClipNet, batch: Mapping[str, Tensor]) -> ActionDistribution:
         """The action at every step, looking at all steps of the clip that exist."""
-        if self.encoder is not None:
-            batch = {**batch, CODE: self._encode(batch)}
+        batch = self.through(batch)
         return net.read_out(net.trunk(net.observations(batch), valid=batch.get("mask")))
 
     # ---- how it answers -----------------------------------------------------------------------------------------------
@@ -116,26 +109,3 @@ class VPT(ClipSystem, InverseModel):
             dist = self._happened(self.net_, seen)
             parts = {f"confidence.{name}": value for name, value in dist.confidences().items()}
             return Inferred(dist.mode(), dist.confidence(), parts)
-
-    # ---- looking through an encoder -----------------------------------------------------------------------------------
-
-    def _encode(self, batch: Mapping[str, Tensor]) -> Tensor:
-        assert isinstance(self.encoder, Encoder)
-        with torch.no_grad():
-            return self.encoder.encode(batch).to(self.torch_device)
-
-    def _code_shape(self, spec: Spec) -> tuple[int, ...]:
-        encoder = self.encoder
-        if not isinstance(encoder, Encoder) or encoder.grain != "frame":
-            raise DataError(f"vpt looks through an encoder of single frames (grain 'frame'), got {type(encoder).__name__}.")
-        blank = {}
-        for name in self.seen(spec):
-            feature = spec.features[name]
-            if feature.is_visual:
-                blank[name] = torch.zeros(1, self.frames, feature.shape[-1], *self.size(feature), dtype=torch.uint8)
-            else:
-                blank[name] = torch.zeros(1, self.frames, *feature.shape)
-        code = self._encode(blank)
-        if code.dim() != 3 or code.shape[1] != self.frames:
-            raise DataError(f"vpt needs a code for each frame, (B, T, d); its encoder gave {list(code.shape)}.")
-        return (code.shape[2],)

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from retrodict import roles
+from retrodict.errors import RetrodictError
 from retrodict.systems.contract import System
 from retrodict.training.randomness import isolated
 from retrodict.trajectories import Recordings
-from retrodict.trajectories.features import ACTION, STATE, WEIGHT
+from retrodict.trajectories.features import ACTION, WEIGHT
 
 BATCH, HORIZON, SAMPLES = 4, 2, 3
 
@@ -87,7 +88,7 @@ def _observation(recordings: Recordings) -> dict[str, Tensor]:
 def _inverse_model(system: Any, recordings: Recordings) -> Iterator[Question]:
     window, optional = _window(system, recordings)
     size, steps = window["mask"].shape
-    width = recordings.actions.width if recordings.actions is not None else -1
+    width = system.latent_width or (recordings.actions.width if recordings.actions is not None else -1)
 
     def ask(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
         inferred = system.infer(given)
@@ -150,7 +151,9 @@ def _forward_model(system: Any, recordings: Recordings) -> Iterator[Question]:
     size = len(next(iter(given.values())))
     episode = next((e for e in recordings if ACTION in e), None)
     actions = None
-    if episode is not None:
+    if system.latent_width:
+        actions = torch.linspace(-1, 1, size * HORIZON * system.latent_width).view(size, HORIZON, -1)
+    elif episode is not None:
         actions = torch.from_numpy(np.asarray(episode[ACTION][:HORIZON])).expand(size, -1, -1)
 
     def ask(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -167,13 +170,10 @@ def _forward_model(system: Any, recordings: Recordings) -> Iterator[Question]:
 
 
 def _law(system: Any, recordings: Recordings) -> Iterator[Question]:
-    if system.states == "code":
-        state = system.encode(_window(system, recordings)[0])[:, 0]
-    else:
-        state = torch.from_numpy(np.asarray(recordings[0][STATE][:BATCH]))
+    start = system.start(recordings)[:BATCH]
 
     def ask(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        x = given[STATE]
+        x = given["start"]
         z = system.embed(x)
         d = z.shape[-1]
         after, slope = system.step(z), system.jacobian(z)
@@ -188,7 +188,7 @@ def _law(system: Any, recordings: Recordings) -> Iterator[Question]:
             expect(tuple(value.shape) == shape, f"{name} gave shape {list(value.shape)} where {list(shape)} is promised.")
         return {"step": after, "jacobian": slope, "simulate": path}
 
-    yield Question("step", ask, {STATE: state}, named=False)
+    yield Question("step", ask, {"start": start}, named=False)
 
 
 def _generator(system: Any, recordings: Recordings) -> Iterator[Question]:
@@ -207,6 +207,39 @@ def _curator(system: Any, recordings: Recordings) -> Iterator[Question]:
     yield Question("weigh", ask, {}, named=False)
 
 
+def _analysis(system: Any, recordings: Recordings) -> Iterator[Question]:
+    def ask(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        report = system.analyse(_once_more(recordings))
+        expect(isinstance(report, roles.Report), f"analyse returned {type(report).__name__} where Report is promised.")
+        numbers = torch.tensor(list(report.values.values()), dtype=torch.float64)
+        expect(len(numbers) > 0 and not bool(numbers.isnan().any()), f"analyse gave no values or NaN: {dict(report.values)}.")
+        sentences = bool(report.findings) and all(f.endswith(".") and "\n" not in f for f in report.findings)
+        expect(sentences, f"analyse found {report.findings} where one sentence or more are promised.")
+        lengths = {name: len(column) for name, column in report.table.items()}
+        expect(len(set(lengths.values())) <= 1, f"analyse gave a table of unequal columns: {lengths}.")
+        for name, (x, y) in [pair for panel in report.panels for pair in (*panel.lines.items(), *panel.marks.items())]:
+            expect(np.shape(x) == np.shape(y) and np.ndim(x) == 1, f"{name!r} draws {np.shape(y)} over {np.shape(x)}.")
+        report.plot()
+        try:
+            system.analyse(3)
+        except RetrodictError:
+            return {"values": numbers}
+        raise ContractBroken("analyse accepted the number 3 as its subject.")
+
+    yield Question("analyse", ask, {}, named=False)
+
+
+def _once_more(recordings: Recordings) -> Recordings:
+    """The same episodes as if they had been recorded again: an analysis may refuse what taught it."""
+    rng = np.random.default_rng(0)
+    for name, feature in recordings.features.items():
+        if name.startswith("observation.") and feature.dtype.startswith("float"):
+            given = [np.asarray(episode[name]) if name in episode else None for episode in recordings]
+            moved = [None if v is None else v * (1 + 0.01 * rng.normal(size=v.shape)).astype(v.dtype) for v in given]
+            recordings = recordings.with_column(name, moved, feature)
+    return recordings
+
+
 ASKED: dict[type, Callable[[Any, Recordings], Iterator[Question]]] = {
     roles.InverseModel: _inverse_model,
     roles.Encoder: _encoder,
@@ -215,6 +248,7 @@ ASKED: dict[type, Callable[[Any, Recordings], Iterator[Question]]] = {
     roles.Law: _law,
     roles.Generator: _generator,
     roles.Curator: _curator,
+    roles.Analysis: _analysis,
 }
 
 METHODS: dict[type, tuple[str, ...]] = {

@@ -95,7 +95,6 @@ class KoopmanVAE(GradientSystem, Generator, Encoder, Law):
     learning_rate: float = field(default=2e-3, kw_only=True)
 
     kind = "map"
-    states = "code"
     grain = "frame"
 
     # ---- what is read -------------------------------------------------------------------------------------------------
@@ -104,6 +103,11 @@ class KoopmanVAE(GradientSystem, Generator, Encoder, Law):
     def reads(self) -> Window:
         self.check_fitted()
         return replace(self.window(self.spec_), edge="drop")
+
+    def start(self, recordings: Recordings) -> Tensor:
+        """Codes (E, latent) of the first step of every episode that fills a window: the law moves codes, not observations."""
+        windows = recordings.windows(self.reads, len(recordings), order="sequence", where=lambda e: np.arange(e.length) == 0)
+        return self.encode(windows.at(0))[:, 0]
 
     def features(self, recordings: Recordings) -> tuple[str, ...]:
         return (STATE,)

@@ -122,7 +122,7 @@ class BehaviorCloning(ClipSystem, Policy):
         self._memory, self._ready, self._drawing = None, False, None
 
     def loss(self, net: Any, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return self.named(net(batch), batch)
+        return self.named(net(self.through(batch)), batch)
 
     def supervised(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
         mask, weight = super().supervised(batch)
@@ -153,7 +153,7 @@ class BehaviorCloning(ClipSystem, Policy):
                 f"behavior-cloning remembers {len(self._memory.valid)} worlds and was given {worlds}; call reset() in between."
             )
         with torch.no_grad():
-            dist, self._memory = self.net_.step(seen, self._memory, self.temperature)
+            dist, self._memory = self.net_.step(self.through(seen), self._memory, self.temperature)
             action: Tensor = (dist.sample(self._drawing) if self.sampling else dist.mode())[:, 0]
         return action
 
@@ -176,6 +176,6 @@ class BehaviorCloning(ClipSystem, Policy):
         """
         seen = self.look(window)
         with torch.no_grad():
-            dist = self.net_(seen)
+            dist = self.net_(self.through(seen))
             parts = {f"confidence.{name}": value for name, value in dist.confidences().items()}
             return Inferred(dist.mode(), dist.confidence(), parts)

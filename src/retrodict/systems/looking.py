@@ -1,0 +1,52 @@
+"""Looking through an encoder: what systems have in common that read the codes of a frozen encoder of single frames."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from retrodict.errors import DataError
+from retrodict.roles import Batch, Encoder
+from retrodict.systems.contract import System
+from retrodict.training.probes import encoded
+from retrodict.trajectories import Recordings, Window
+
+
+def require_encoder(encoder: System | None, who: str) -> Encoder:
+    """The encoder of a field, fitted and of single frames; raises DataError where it is not."""
+    if encoder is None or not isinstance(encoder, Encoder):
+        raise DataError(f"{who} looks through a fitted encoder: {who}(encoder=...); got {type(encoder).__name__}.")
+    if encoder.grain != "frame":
+        raise DataError(f"{who} looks through an encoder of single frames (grain 'frame'); this one's is {encoder.grain!r}.")
+    encoder.check_fitted()  # type: ignore[attr-defined]
+    return encoder
+
+
+def single(encoder: Encoder) -> Window:
+    """The window of one step that an encoder of single frames takes."""
+    return replace(encoder.reads, before=0, after=0, stride=1, edge="replicate")
+
+
+def code_of(encoder: Encoder, observation: Batch) -> Tensor:
+    """Codes (B, d) of what B worlds show, each feature (B, *shape)."""
+    names = encoder.reads.spans
+    seen = {name: observation[name][:, None] for name in names if name in observation}
+    return encoder.encode(seen or observation)[:, 0]
+
+
+def codes_of(encoder: Encoder, recordings: Recordings, name: str) -> tuple[Tensor, Tensor]:
+    """Codes (N, d) of every step, each encoded once, and the values (N, *shape) of a feature beside them."""
+    seen = encoded(encoder, recordings, (name,))
+    return torch.from_numpy(seen.codes), torch.from_numpy(np.asarray(seen.values[name]))
+
+
+def same_actions(width: int, recordings: Recordings, who: str) -> None:
+    """Raise DataError where demonstrations have other actions than those that were learned from."""
+    theirs = recordings.actions.width if recordings.actions is not None else 0
+    if theirs != width:
+        raise DataError(
+            f"{who} learned actions of {width} numbers and these demonstrations have {theirs}; they are another robot's."
+        )
