@@ -8,9 +8,11 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from retrodict.errors import DataError
 from retrodict.networks.conv import ConvEncoder, ConvLayer
+from retrodict.networks.mlp import FoldedBatchNorm
 from retrodict.networks.resnet import ResNet
 from retrodict.roles import Batch, Encoder
 from retrodict.systems.contract import Spec
@@ -29,9 +31,10 @@ class FrameSystem(GradientSystem, Encoder):
     Attributes:
         cameras: names of the cameras to look at, with or without `observation.images.`; all where empty.
         image_size: (height, width) to which camera frames are brought; None keeps theirs.
-        backbone: `conv` (a few convolutions with batch norm, then a linear layer), `keypoints` (a few convolutions, then the
-            places of `keypoints` maps by spatial softmax, a linear layer, LayerNorm and tanh), or a residual network, `resnet10`
-            narrow (its first stage has `channels[0]` channels) and for small frames, `resnet18` and `resnet50` as published.
+        backbone: `conv` (a few convolutions, then a linear layer, batch norm after each), `keypoints` (a few convolutions, then
+            the places of `keypoints` maps by spatial softmax, a linear layer, LayerNorm and tanh), or a residual network:
+            `resnet10`, narrow (its first stage has `channels[0]` channels) and for small frames, `resnet18` and `resnet50` as
+            published.
         channels, strides: of the convolutions.
         keypoints: maps whose places are read.
         width: of the code of one frame of one camera; a published residual network has its own.
@@ -147,6 +150,18 @@ class FrameSystem(GradientSystem, Encoder):
         return codes
 
 
+class CodeNorm(FoldedBatchNorm):
+    """Batch norm of codes (..., width), so that what all frames have in common does not drown what tells them apart.
+
+    A single code is normalised by the running statistics, as it has none of its own.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and x.numel() == x.shape[-1]:
+            return F.batch_norm(x.view(1, -1), self.running_mean, self.running_var, self.weight, self.bias).view(x.shape)
+        return super().forward(x)
+
+
 class FrameNet(nn.Module):
     """Frames, uint8 (..., C, H, W) -> codes (..., width); see `FrameSystem` for the arguments.
 
@@ -182,7 +197,7 @@ class FrameNet(nn.Module):
         elif backbone == "conv":
             layers = [ConvLayer(c, stride=s) for c, s in zip(channels, strides, strict=True)]
             self.body = ConvEncoder(layers, shape[0], shape[1:], readout="linear", width=width, norm="batch")
-            self.out = nn.Identity()
+            self.out = CodeNorm(width)
         else:
             layers = [ConvLayer(c, stride=s, padding="valid") for c, s in zip(channels, strides, strict=True)]
             self.body = nn.Sequential(

@@ -24,19 +24,20 @@ Codes = Callable[[nn.Module], Tensor]
 
 
 class CollapseAlarm:
-    """A callback of a `Run` that warns once when codes no longer differ.
+    """A callback of a `Run` that warns once when codes no longer differ, or differ in hardly any direction.
 
     Args:
         codes: gives the codes that are watched; called without gradient, the net being in evaluation mode.
         least: the mean standard deviation below which it warns.
+        rank: the effective rank below which it warns; codes that are normalised collapse without losing their deviation.
         every: steps between looks.
 
     Attributes:
         history: (step, health) of every look.
     """
 
-    def __init__(self, codes: Codes, least: float, every: int = 100) -> None:
-        self.codes, self.least, self.every = codes, least, every
+    def __init__(self, codes: Codes, least: float, rank: float = 0.0, every: int = 100) -> None:
+        self.codes, self.least, self.rank, self.every = codes, least, rank, every
         self.history: list[tuple[int, Health]] = []
         self._warned = False
 
@@ -46,11 +47,11 @@ class CollapseAlarm:
         with looking(moment.net):
             now = health(self.codes(moment.net))
         self.history.append((moment.step, now))
-        if now.std < self.least and not self._warned:
+        if (now.std < self.least or now.rank < self.rank) and not self._warned:
             self._warned = True
             warnings.warn(
                 f"the codes are collapsing: at step {moment.step} their mean standard deviation is {now.std:.2g} (alarm below "
-                f"{self.least:g}), their effective rank {now.rank:.1f}; a small loss now means nothing.",
+                f"{self.least:g}), their effective rank {now.rank:.1f} (below {self.rank:g}); a small loss now means nothing.",
                 stacklevel=2,
             )
 

@@ -75,7 +75,7 @@ class DynaMo(FrameSystem, InverseModel, ForwardModel):
             pushing, and none elsewhere, which learns faster); it climbs to 1 by a cosine.
         stop_gradient: False lets the gradient into the targets, which collapses the codes: for controls only.
         module_clip: largest norm of the gradient of encoder, inverse and forward model each.
-        alarm: mean standard deviation of the codes below which a warning is given.
+        alarm, alarm_rank: mean standard deviation and effective rank of the codes below which a warning is given.
         health_: (step, health of the codes) through training.
     """
 
@@ -102,6 +102,7 @@ class DynaMo(FrameSystem, InverseModel, ForwardModel):
     stop_gradient: bool = True
     module_clip: float = 0.1
     alarm: float = 1e-2
+    alarm_rank: float = 1.5
     steps: int = field(default=3000, kw_only=True)
     learning_rate: float = field(default=3e-4, kw_only=True)
     warmup: int = field(default=100, kw_only=True)
@@ -141,7 +142,7 @@ class DynaMo(FrameSystem, InverseModel, ForwardModel):
         def codes(net: Any) -> Tensor:
             return self.codes(net, watched.to(net["encoder"].mean.device))
 
-        alarm = CollapseAlarm(codes, self.alarm)
+        alarm = CollapseAlarm(codes, self.alarm, self.alarm_rank)
         super().learn(recordings, world, validation, replace(run, callbacks=(*run.callbacks, alarm)))
         self.health_ = tuple(alarm.history)
 
