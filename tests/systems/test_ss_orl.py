@@ -51,6 +51,10 @@ def point(count=12, seed=0, length=30, **options):
     )
 
 
+def doubled(recordings):
+    return recordings.with_column(STATE, [np.asarray(e[STATE], np.float64) for e in recordings])
+
+
 def unlabelled(recordings, keep):
     actions = [np.asarray(e[ACTION]) if i < keep else None for i, e in enumerate(recordings)]
     return recordings.with_column(ACTION, actions, recordings.features[ACTION])
@@ -287,6 +291,17 @@ def test_saved_and_loaded_a_learner_acts_the_same(kind, tmp_path):
     for system in (policy, again):
         system.reset()
     assert torch.equal(policy.act({STATE: state}), again.act({STATE: state}))
+
+
+@pytest.mark.parametrize("kind", [SSORL, TD3BC, CQL, DecisionTransformer])
+def test_states_may_be_of_double_precision(kind):
+    data = doubled(point(4))
+    system = kind(steps=2, width=16, batch=8, device="cpu").fit(data, run=QUIET)
+    if kind is SSORL:
+        assert answers(system, data)[0].dtype == np.float32
+    else:
+        system.reset()
+        assert system.act({STATE: torch.zeros(3, 2, dtype=torch.float64)}).dtype == torch.float32
 
 
 # ---- bad input --------------------------------------------------------------------------------------------------------

@@ -134,7 +134,7 @@ class DecisionTransformer(OfflineLearner):
 
     def loss(self, net: Any, batch: Batch) -> dict[str, Tensor]:
         action, valid = net["actions"](batch[ACTION].float()), batch["mask"]
-        policy = net["decision"](batch[TO_GO] * self.scale, net["states"](batch[STATE]), action, valid)
+        policy = net["decision"](batch[TO_GO] * self.scale, net["states"](batch[STATE]).float(), action, valid)
         _, log_prob = policy.draw()
         entropy = masked_mean(-log_prob[0], valid)
         alpha = net["temperature"]["log"].exp()
@@ -154,7 +154,7 @@ class DecisionTransformer(OfflineLearner):
         """
         self.check_fitted()
         seen = self.checked(observation, (STATE,), time=False)
-        state = self.net_["states"](seen[STATE])
+        state = self.net_["states"](seen[STATE]).float()
         earned = seen[REWARD].float().sum(-1) if REWARD in seen else state.new_zeros(len(state))
         memory = self._begun(state) if self._memory is None else self._remembered(self._memory, earned)
         if (worlds := len(memory["state"])) != len(state):

@@ -147,7 +147,7 @@ class TransitionLearner(OfflineLearner):
         self.check_fitted()
         state = self.checked(observation, (STATE,), time=False)[STATE]
         with torch.no_grad():
-            action: Tensor = self.net_["actions"].inverse(self.decide(self.net_, self.net_["states"](state)))
+            action: Tensor = self.net_["actions"].inverse(self.decide(self.net_, self.net_["states"](state).float()))
         return action
 
     def reset(self, mask: Tensor | None = None) -> None:
@@ -174,10 +174,10 @@ class Transitions:
     @classmethod
     def of(cls, net: Any, batch: Batch) -> Transitions:
         return cls(
-            net["states"](batch[STATE][:, 0]),
+            net["states"](batch[STATE][:, 0]).float(),
             net["actions"](batch[ACTION][:, 0].float()),
             batch[REWARD][:, 0, 0].float(),
-            net["states"](batch[NEXT_STATE][:, 0]),
+            net["states"](batch[NEXT_STATE][:, 0]).float(),
             1 - batch[TERMINATED][:, 0, 0].float(),
         )
 

@@ -38,7 +38,7 @@ class Inverse(nn.Module):
     def forward(self, seen: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and deviation (B, ensemble, actions) from states (B, context, d)."""
         present, changes = self.states(seen[:, -2]), self.changes(seen.diff(dim=1))
-        x = torch.cat([present, changes.flatten(1)], -1)[:, None].expand(-1, self.ensemble, -1)
+        x = torch.cat([present, changes.flatten(1)], -1).float()[:, None].expand(-1, self.ensemble, -1)
         return self.mean(x), squashed_deviation(self.deviation(x))
 
 
