@@ -6,6 +6,7 @@ policy that a random search passed on its way (Mania et al., 2018), for mazes an
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import os
 from collections.abc import Mapping
@@ -43,12 +44,11 @@ def make(name: str, **options: Any) -> World:
     return Agent(name, **options)
 
 
-def registered() -> tuple[str, ...]:
-    """Names of the environments that are installed."""
-    os.environ.setdefault("MUJOCO_GL", "egl")  # has to be known before mujoco is imported
-    if importlib.util.find_spec("gymnasium_robotics") is not None:
+def known(name: str) -> bool:
+    """Whether Gymnasium has this environment; Gymnasium-Robotics is asked only where it alone could."""
+    if name not in gymnasium.registry and importlib.util.find_spec("gymnasium_robotics") is not None:
         gymnasium.register_envs(importlib.import_module("gymnasium_robotics"))
-    return tuple(gymnasium.registry)
+    return name in gymnasium.registry
 
 
 class Agent(World):
@@ -79,9 +79,12 @@ class Agent(World):
         privileged: bool = True,
         **options: Any,
     ) -> None:
-        known = registered()
-        if name not in known:
-            raise unknown(f"gymnasium/{name}", (f"gymnasium/{entry}" for entry in known))
+        os.environ.setdefault("MUJOCO_GL", "egl")  # has to be known before mujoco is imported
+        if not known(name):
+            if name in NAMES:
+                require("gymnasium_robotics", extra="robots")
+            close = difflib.get_close_matches(name, gymnasium.registry, n=1)
+            raise unknown(f"gymnasium/{name}", (f"gymnasium/{entry}" for entry in dict.fromkeys((*NAMES, *close))))
         if not 0 <= quality <= 1:
             raise DataError(f"the quality of a player lies between 0 and 1; got {quality}.")
         if _is_runner(name) or name.startswith(("PointMaze", "Fetch")):
