@@ -14,8 +14,10 @@ from retrodict.trajectories.features import ACTION, NEXT_STATE, STATE, VALID
 from retrodict.trajectories.normalise import Normaliser
 from retrodict.trajectories.stores.finals import FINAL
 
-JUMP = 10.0
-"""An episode whose mean lies further from the others' than this many of their deviations is likely to be in other units."""
+JUMP, MUCH = 10.0, 0.25
+"""An episode is likely to be in other units where the means of more than this share of its state lie so many deviations from the
+others'. One number alone may do so: a body that lies on its back.
+"""
 
 
 def successors(recordings: Recordings) -> Recordings:
@@ -86,19 +88,17 @@ def check_actions(recordings: Recordings, space: ActionSpace | None, who: str) -
 
 
 def warn_of_jumps(recordings: Recordings, who: str) -> None:
-    """Warn where the states of an episode lie so far from those of the others that they are likely to be in other units."""
+    """Warn where much of the state lies so far from that of the other episodes that it is likely to be in other units."""
     states = [np.asarray(episode[STATE], np.float64) for episode in recordings]
-    means = np.stack([s.mean(0) for s in states])
-    within = np.median([s.std(0) for s in states], 0)
-    apart = np.abs(means - np.median(means, 0)) / np.maximum(
-        within + 2 * np.median(np.abs(means - np.median(means, 0)), 0), 1e-12
-    )
-    jumps = np.argwhere((apart > JUMP) & (within > 0))
-    if len(jumps):
-        odd, entry = jumps[0].tolist()
-        here, usual = means[odd, entry], np.median(means, 0)[entry]
+    means, within = np.stack([s.mean(0) for s in states]), np.median([s.std(0) for s in states], 0)
+    usual = np.median(means, 0)
+    spread = within + 2 * np.median(np.abs(means - usual), 0)
+    jumps = (np.abs(means - usual) > JUMP * spread) & (within > 0)
+    odd = np.flatnonzero(jumps.mean(1) > MUCH)
+    if len(odd):
+        first, entry = int(odd[0]), int(jumps[odd[0]].argmax())
         warnings.warn(
-            f"{who}: {len(np.unique(jumps[:, 0]))} episode(s) hold states unlike the others', such as {recordings[odd]}: the "
-            f"mean of {STATE!r}[{entry}] is {here:.4g} there, {usual:.4g} in the others; are they in the same units?",
+            f"{who}: {len(odd)} episode(s) hold states unlike the others', such as {recordings[first]}: the mean of "
+            f"{STATE!r}[{entry}] is {means[first, entry]:.4g} there, {usual[entry]:.4g} in the others; are they in the same units?",
             stacklevel=2,
         )
