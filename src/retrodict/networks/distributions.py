@@ -154,14 +154,22 @@ class TanhNormal(Distribution):
         y = ((value - self.low) / self._half - 1).clamp(-1 + 1e-6, 1 - 1e-6)  # atanh is infinite at the ends
         return y.atanh()
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        u = self._unsquash(value)
+    def _log_prob(self, u: Tensor) -> Tensor:
+        """Log density of the value that `u` is squashed to."""
         z = (u - self.mean) / self.std
         slope = 2 * (math.log(2) - u - F.softplus(-2 * u)) + math.log(self._half)  # log of d value / d u
         return (-0.5 * z**2 - self.std.log() - 0.5 * math.log(2 * math.pi) - slope).sum(-1)
 
+    def log_prob(self, value: Tensor) -> Tensor:
+        return self._log_prob(self._unsquash(value))
+
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         return self._squash(self.mean + self.std * _noise(self.mean, generator))
+
+    def draw(self, n: int = 1) -> tuple[Tensor, Tensor]:
+        """`n` draws (n, ..., k), through which gradients flow, and their log densities (n, ...), exact at the ends too."""
+        u = self.mean + self.std * torch.randn(n, *self.mean.shape, device=self.mean.device, dtype=self.mean.dtype)
+        return self._squash(u), self._log_prob(u)
 
     def mode(self) -> Tensor:
         return self._squash(self.mean)
@@ -253,6 +261,18 @@ class Cells(Distribution):
 
     def confidence(self) -> Tensor:
         return self.logits.amax(-1).exp()
+
+
+def squashed_deviation(raw: Tensor) -> Tensor:
+    """A standard deviation of any number: exp(-5 + 3.5 (tanh(raw) + 1)), between exp(-5) and exp(2)."""
+    return (-5 + 3.5 * (raw.tanh() + 1)).exp()
+
+
+def mixed_moments(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (..., n) of the mixture, in equal shares, of an ensemble of Gaussians (..., members, n)."""
+    middle = mean.mean(-2)
+    variance = (std**2 + mean**2).mean(-2) - middle**2
+    return middle, variance.clamp_min(torch.finfo(mean.dtype).tiny).sqrt()
 
 
 def _noise(like: Tensor, generator: torch.Generator | None) -> Tensor:

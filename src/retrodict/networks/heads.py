@@ -19,6 +19,7 @@ from retrodict.networks.distributions import (
     Normal,
     Regression,
     TanhNormal,
+    squashed_deviation,
 )
 from retrodict.networks.layers import initialise
 from retrodict.objectives.masked import masked_mean
@@ -288,7 +289,7 @@ class ContinuousHead(nn.Module):
         if self.spread == "free":
             return out, self.log_std.exp().expand_as(out)
         mean, raw = out.chunk(2, -1)
-        return mean, (-5 + 3.5 * (raw.tanh() + 1)).exp() if self.spread == "squashed" else F.softplus(raw) + 0.001
+        return mean, squashed_deviation(raw) if self.spread == "squashed" else F.softplus(raw) + 0.001
 
 
 def _default(part: Part) -> Kind:

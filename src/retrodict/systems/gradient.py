@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sized
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +52,10 @@ class GradientSystem(System):
         net_: the network, in evaluation mode.
         trained_: how training went, None in a system that was loaded.
         now: the step of the stage under way, for losses whose weights are schedules.
+        mixes: False where the numbers need all their digits: a run whose precision is `auto` then does not mix on a GPU.
     """
+
+    mixes: ClassVar[bool] = True
 
     steps: int = field(default=2000, kw_only=True)
     batch: int = field(default=32, kw_only=True)
@@ -138,6 +141,8 @@ class GradientSystem(System):
             "validation": digest(validation, window.spans) if validation is not None else None,
         }
         stages = [self._completed(stage, validation) for stage in self.stages(self.net_)]
+        if run.precision == "auto" and not self.mixes:
+            run = replace(run, precision="32-true")
         self.trained_ = train(
             self.net_, self.reader(training), stages, run, seed=self.seed, device=self.torch_device, identity=identity
         )

@@ -17,7 +17,7 @@ from rich.progress import track
 from retrodict.errors import DataError
 from retrodict.trajectories import ActionSpace, Feature
 from retrodict.trajectories.features import ACTION, PRIVILEGED
-from retrodict.trajectories.stores import lerobot
+from retrodict.trajectories.stores import finals, lerobot
 from retrodict.worlds.catalogue import make
 from retrodict.worlds.players import RandomPlayer
 from retrodict.worlds.remote import Local, Remote
@@ -38,12 +38,13 @@ class Played:
     Attributes:
         values: feature -> array (T, *shape): what was seen, the action that followed, and `next.*` that came of it.
         task: what was to be done.
-        meta: the world's seed and measures at the end, flat names -> numbers.
+        meta: the world's seed and measures at the end, flat names -> numbers; and under `final` the numbers that were seen last,
+            where the last action led (see `stores.finals`).
     """
 
     values: dict[str, np.ndarray]
     task: str
-    meta: dict[str, float]
+    meta: dict[str, Any]
 
 
 def play(world: World, player: Player, seed: int, max_steps: int | None = None) -> Played:
@@ -60,9 +61,11 @@ def play(world: World, player: Player, seed: int, max_steps: int | None = None) 
         done = terminated or truncated
         outcome = (np.float32(reward), terminated, truncated, done)
         rows.append(row | dict(zip(OUTCOME, outcome, strict=True)))
-    meta = {"seed": seed, **{f"measures/{name}": value for name, value in info["measures"].items()}}
+    meta: dict[str, Any] = {"seed": seed, **{f"measures/{name}": value for name, value in info["measures"].items()}}
     if "success" in info:
         meta["success"] = bool(info["success"])
+    if last := {name: finals.keep(observation[name]) for name, feature in world.features.items() if not feature.is_visual}:
+        meta[finals.FINAL] = last
     return Played({name: np.stack([row[name] for row in rows]) for name in rows[0]}, world.task, meta)
 
 

@@ -15,7 +15,7 @@ import torch
 
 from retrodict.errors import DataError
 from retrodict.roles import Policy
-from retrodict.trajectories.features import cameras
+from retrodict.trajectories.features import REWARD, cameras
 from retrodict.worlds.batched import BatchedWorld, Step
 from retrodict.worlds.catalogue import make
 from retrodict.worlds.vector import Vector
@@ -168,10 +168,11 @@ class _Rolling:
     def run(self) -> tuple[Rollout, ...]:
         self.policy.reset()
         observation = self._begin(range(self.world.size))
+        earned = torch.zeros(self.world.size, len(self.world.rewards))
         while len(self.finished) < len(self.seeds):
             self._film(observation)
-            step = self.world.step(self.policy.act(observation))
-            observation = step.observation
+            step = self.world.step(self.policy.act({**observation, REWARD: earned}))
+            observation, earned = step.observation, step.reward
             self.rewards += step.reward.numpy(force=True)
             self.lengths += 1
             over = [place for place, episode in enumerate(self.playing) if episode is not None and self._is_over(step, place)]
@@ -179,7 +180,9 @@ class _Rolling:
                 self._finish(step, place)
             if again := over[: len(self.waiting)]:
                 observation = self._begin(again)
-                self.policy.reset(torch.tensor([place in again for place in range(self.world.size)]))
+                begun = torch.tensor([place in again for place in range(self.world.size)])
+                earned = torch.where(begun[:, None], 0.0, earned.cpu())
+                self.policy.reset(begun)
         return tuple(self.finished[i] for i in range(len(self.seeds)))
 
     def _begin(self, places: Sequence[int]) -> dict[str, torch.Tensor]:

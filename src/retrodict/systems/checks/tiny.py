@@ -45,6 +45,8 @@ def tiny_recordings(actions: ActionSpace, *, images: bool = True, state: bool = 
         where = (np.cumsum(before, 0) + rng.normal(size=STATES) / 4).astype(np.float32)
         values = {ACTION: flat, "next.reward": where[:, :1], "privileged.truth": where[:, ::-1].copy()}
         values["next.done"] = (np.arange(length) == length - 1)[:, None]
+        values["next.terminated"] = values["next.done"] & (length % 2 == 0)
+        values["next.truncated"] = values["next.done"] & (length % 2 == 1)
         values["label.phase"] = np.minimum(np.arange(length) * 3 // length, 2)[:, None]
         if state:
             values[STATE] = where
