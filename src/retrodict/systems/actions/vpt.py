@@ -38,6 +38,8 @@ class VPT(ClipSystem, InverseModel):
         temporal: odd number of frames that the convolution over time sees (VPT: 5); 1 leaves it out.
         stem: channels of that convolution (VPT: 128).
         encoder: a fitted `Encoder` of single frames to look through instead of the image network; it is not trained.
+        holdout: share of the labelled episodes kept from training, by which the best weights are chosen and on which
+            `retrodict.label` finds out how far labels can be trusted; by default a fifth of them where there are at least five.
     """
 
     card: ClassVar[Card] = Card(
@@ -59,6 +61,7 @@ class VPT(ClipSystem, InverseModel):
     warmup: int = field(default=50, kw_only=True)
     decay: Literal["constant", "linear", "cosine"] = field(default="linear", kw_only=True)
     clip: float | None = field(default=5.0, kw_only=True)
+    holdout: float | None = field(default=None, kw_only=True)
 
     # ---- what is read -------------------------------------------------------------------------------------------------
 
