@@ -42,9 +42,10 @@ KITS = "medikits per 100 decisions"
 #: Left and right can be exchanged in this game; every arm learns with it.
 MIRROR = ("forward", "right", "left", "-turn")
 POLICY: Mapping[str, Any] = {"patch": 4, "stacks": (32, 64, 64), "mirror": MIRROR, "augmented": True}
-#: Among these the inverse model's size is chosen, on labelled episodes kept from training.
-NARROW: Mapping[str, Any] = {"patch": 4, "stem": 96, "stacks": (32, 64, 64)}
+#: Among these the inverse model's size is chosen, on labelled episodes kept from training. Whole pixels and large patches learn a
+#: turn's size alike; which way it went takes fine detail and many steps.
 WIDE: Mapping[str, Any] = {"patch": 2, "stem": 128, "stacks": (64, 128, 128), "dense": 256, "width": 256}
+FINE: Mapping[str, Any] = {"patch": 1, "stem": 64, "stacks": (64, 64, 64), "dense": 256, "width": 256}
 KEPT = 0.25  # of the labelled episodes, for that choice
 
 
@@ -69,7 +70,7 @@ class Size:
     bare: int = 60_000
     heldout: int = 5000
     few: int = 500
-    inverse_steps: int = 5000
+    inverse_steps: int = 4000
     clone_steps: int = 4000
     batch: int = 16
     frames: int = 16
@@ -79,28 +80,27 @@ class Size:
     decisions: int = 150_000
     worlds: int = 16
     rollout: int = 128
-    nets: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=lambda: {"narrow": NARROW, "wide": WIDE})
+    nets: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=lambda: {"wide": WIDE, "fine": FINE})
 
 
 FULL = Size()
 QUICK = Size(
-    labelled=600,
+    labelled=1500,
     bare=1000,
     heldout=500,
-    few=100,
-    inverse_steps=150,
-    clone_steps=60,
+    inverse_steps=250,
+    clone_steps=40,
     batch=8,
-    frames=8,
-    every=60,
+    every=40,
     games=2,
     tics=400,
     decisions=64,
     worlds=2,
     rollout=16,
-    nets={"narrow": {**NARROW, "stem": 32, "stacks": (16, 32, 32), "learning_rate": 2e-3}},
+    nets={"small": {"augmented": False}},
 )
 
+NOT_QUICK = ("try", "inverse model, few", "clone many")
 RECORDED = ("labelled", "bare", "heldout")
 LEARNERS = {"from scratch": (True, False), "from the prior, held to it": (False, True), "from the prior, let go": (False, False)}
 
@@ -126,18 +126,15 @@ class VPTClaim(Experiment):
     )
 
     def arms(self, quick: bool) -> Mapping[str, Callable[[int, Path, bool], Measured]]:
-        size = QUICK if quick else FULL
-        return {
+        every: dict[str, Callable[[int, Path, bool], Measured]] = {
             **{f"record {part}": partial(_record, part) for part in RECORDED},
-            **{f"try {net}": partial(_try, net) for net in size.nets},
+            **{f"try {net}": partial(_try, net) for net in FULL.nets},
             "inverse model": _invert,
-            "inverse model, few": _invert_few,
-            "clone labelled": partial(_clone, "labelled"),
-            "clone many": partial(_clone, "many"),
-            "clone true": partial(_clone, "true"),
-            "clone inferred": partial(_clone, "inferred"),
+            "inverse model, few": partial(_invert, few=True),
+            **{f"clone {source}": partial(_clone, source) for source in ("labelled", "many", "true", "inferred")},
             **{f"reinforce {name}": partial(_reinforce, name) for name in LEARNERS},
         }
+        return {name: arm for name, arm in every.items() if not (quick and name.startswith(NOT_QUICK))}
 
     def checks(self, measured: Mapping[str, Mapping[int, Measured]], quick: bool) -> Sequence[Check]:
         if quick:
@@ -237,8 +234,7 @@ def _record(part: str, seed: int, folder: Path, quick: bool) -> Measured:
         if not out.exists():
             record(WORLD, out, 8, seed=of_piece, workers=workers, tics=size.tics, progress=False)
         piece += 1
-    played = open_recordings(folder / part / "000")
-    return {"frames": frames, "tics of the player": [e.meta["measures/tics"] for e in played]}
+    return {"tics of the player": [e.meta["measures/tics"] for e in open_recordings(folder / part / "000")]}
 
 
 def _frames(folder: Path, part: str) -> int:
@@ -263,27 +259,26 @@ def _inverse(net: str, size: Size, seed: int) -> VPT:
 
 
 def _try(net: str, seed: int, folder: Path, quick: bool) -> Measured:
+    """How well a size of net serves, told by labelled episodes kept from it."""
     size = _size(quick)
     learn, judge = _recorded(folder, "labelled", size.labelled).split(KEPT, seed=seed)
     return _inferred_scores(_inverse(net, size, seed).fit(learn, run=Run(progress=False)), judge)
 
 
 def _chosen(folder: Path, size: Size) -> str:
-    """The net that told most whole actions on labelled episodes kept from it."""
+    """The net that told most whole actions on labelled episodes kept from it; the only one where there is but one."""
+    if len(size.nets) == 1:
+        return next(iter(size.nets))
     return max(size.nets, key=lambda net: float(json.loads((folder / f"try {net}.json").read_text())["joint"]))
 
 
-def _invert(seed: int, folder: Path, quick: bool, frames: int | None = None) -> Measured:
+def _invert(seed: int, folder: Path, quick: bool, few: bool = False) -> Measured:
     size = _size(quick)
-    net = _chosen(folder, size)
-    model = _inverse(net, size, seed).fit(_recorded(folder, "labelled", frames or size.labelled), run=Run(progress=False))
-    if frames is None:
+    net, labelled = _chosen(folder, size), _recorded(folder, "labelled", size.few if few else size.labelled)
+    model = _inverse(net, size, seed).fit(labelled, run=Run(progress=False))
+    if not few:
         model.save(folder / "inverse-model")
     return {"net": net, **_inferred_scores(model, _recorded(folder, "heldout", size.heldout))}
-
-
-def _invert_few(seed: int, folder: Path, quick: bool) -> Measured:
-    return _invert(seed, folder, quick, frames=_size(quick).few)
 
 
 def _clone(source: str, seed: int, folder: Path, quick: bool) -> Measured:
