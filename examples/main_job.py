@@ -78,7 +78,7 @@ def main(job: Job) -> None:
 
     console.rule("2. Learn what actions look like, and label the rest")
     # So few steps are better spent on frames as they are than on changed ones.
-    inverse = fitted(rd.VPT(steps=job.steps, holdout=0.3, augmented=False, seed=job.seed), bare, job.out / "vpt")
+    inverse = fitted(rd.VPT(steps=job.steps, calibration=0.3, augmented=False, seed=job.seed), bare, job.out / "vpt")
     labelled = rd.label(bare, inverse, out=job.out / "labelled", overwrite=True)
     console.print(str(labelled.summary))
 
@@ -140,7 +140,8 @@ def main(job: Job) -> None:
     )
     report = html.page(
         "From a tenth of the actions to a policy",
-        f"{labelled.summary.labelled} episodes of a first-person game were labelled by a model that learned from {carrying}.",
+        f"{labelled.summary.labelled} episodes of a first-person game were labelled by a model that learned from "
+        f"{len(inverse.learned_from_)}.",
         html.section("Measured", html.table(("what", "measured"), rows)),
         html.section("Frames with true and inferred action", html.picture(strip)),
         html.section(

@@ -17,7 +17,7 @@ from .moving_square import EYE, SPACE, recordings
 
 QUIET = Run(progress=False)
 TINY = {"frames": 6, "image_size": None, "patch": 1, "stacks": (8,), "dense": 32, "width": 32, "depth": 1}
-PLAIN = {"augmented": False, "holdout": 0.0}
+PLAIN = {"augmented": False, "calibration": 0.0}
 
 
 def tiny(**options):
@@ -244,15 +244,15 @@ class TestBadInput:
 # ---- what is kept from it, and what it is shown in a mirror ------------------------------------------------------------
 
 
-def test_of_enough_labelled_episodes_a_fifth_is_kept_to_judge_the_labels_by():
+def test_of_enough_labelled_episodes_three_in_ten_are_left_to_judge_the_labels_by():
     data = recordings(14, seed=0, without=(EYE,))
     bare = data.with_column("action", [e["action"] if i < 10 else None for i, e in enumerate(data)])
-    model = tiny(holdout=None, steps=300, batch=16).fit(bare, run=QUIET)
-    assert (len(model.learned_from_), len(model.heldout_)) == (8, 2)
-    labelled = label(bare, model, max_error=0.7, progress=False)
-    assert labelled.summary.promise is not None
-    few = tiny(holdout=None).fit(data[:4], run=QUIET)
-    assert (len(few.learned_from_), len(few.heldout_)) == (4, 0)
+    model = tiny(calibration=None).fit(bare, run=QUIET)
+    assert (len(model.learned_from_), len(model.heldout_)) == (7, 0)
+    labelled = label(bare, model, progress=False)
+    assert labelled.summary.calibration.episodes == 3
+    assert len(tiny(calibration=None).fit(data[:9], run=QUIET).learned_from_) == 9
+    assert len(tiny(calibration=0.5).fit(data[:4], run=QUIET).learned_from_) == 2
 
 
 def test_a_mirror_changes_frames_and_actions_together():

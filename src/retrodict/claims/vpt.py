@@ -256,7 +256,7 @@ def _recorded(folder: Path, part: str, frames: int) -> Recordings:
 
 def _inverse(net: str, size: Size, seed: int) -> VPT:
     options = {"steps": size.inverse_steps, "batch": size.batch, "frames": size.frames, "mirror": MIRROR, **size.nets[net]}
-    return VPT(**options, holdout=0.0, seed=seed)
+    return VPT(**options, calibration=0.0, seed=seed)
 
 
 def _try(net: str, seed: int, folder: Path, quick: bool) -> Measured:

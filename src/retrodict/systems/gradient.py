@@ -27,9 +27,6 @@ from retrodict.trajectories import Recordings, Window
 HELDOUT_BATCHES = 50
 """Held-out batches judged at a time, drawn once for all: early stopping wants the same question again, not every frame."""
 
-HOLDOUT, ENOUGH_EPISODES = 0.2, 5
-"""Where nobody says how many episodes to put aside: this share of them, and none of fewer."""
-
 
 @dataclass
 class GradientSystem(System):
@@ -47,8 +44,7 @@ class GradientSystem(System):
         decay: how the rate goes from there to zero, or stays (`constant`).
         clip: largest norm of the gradient.
         ema: momentum of averaged weights, which then are the ones that are kept.
-        holdout: share of the episodes put aside to judge by when `fit` is given no validation; 0 puts none aside, None a fifth
-            of them where there are at least five.
+        holdout: share of the episodes put aside to judge by when `fit` is given no validation; 0 puts none aside.
         evaluate_every: steps between judgements on held-out episodes; the best weights are kept.
         patience: judgements without improvement after which training stops; 0 never stops it early.
         spec_: what the network was built for.
@@ -65,7 +61,7 @@ class GradientSystem(System):
     decay: Literal["constant", "linear", "cosine"] = field(default="cosine", kw_only=True)
     clip: float | None = field(default=None, kw_only=True)
     ema: float | None = field(default=None, kw_only=True)
-    holdout: float | None = field(default=0.0, kw_only=True)
+    holdout: float = field(default=0.0, kw_only=True)
     evaluate_every: int = field(default=100, kw_only=True)
     patience: int = field(default=0, kw_only=True)
 
@@ -126,9 +122,8 @@ class GradientSystem(System):
 
     def learn(self, recordings: Recordings, world: Any, validation: Recordings | None, run: Run) -> None:
         training = recordings
-        share = self.holdout if self.holdout is not None else HOLDOUT if len(recordings) >= ENOUGH_EPISODES else 0.0
-        if validation is None and share > 0:
-            training, validation = recordings.split(share, seed=self.seed)
+        if validation is None and self.holdout > 0:
+            training, validation = recordings.split(self.holdout, seed=self.seed)
         window = self.window(self._offered(recordings))
         self.spec_ = Spec.of(recordings, tuple(name for name in window.spans if name in recordings.features))
         self._refuse_nan_in_optional(training, window)
