@@ -69,7 +69,7 @@ def test_what_was_not_run_is_not_judged_and_needs_name_arms():
 def test_every_arm_runs(tmp_path, monkeypatch):
     pytest.importorskip("vizdoom")
     tiny = {"stem": 4, "stacks": (4, 4, 4), "dense": 8, "width": 16, "patch": 8}
-    small = vpt.Size(labelled=60, bare=60, heldout=20, few=5, inverse_steps=2, clone_steps=2, batch=2, frames=6, every=2)
+    small = vpt.Size(labelled=60, bare=60, heldout=20, few=5, inverse_steps=2, clone_steps=2, batch=2, every=2)
     small = dataclasses.replace(small, games=1, tics=48, decisions=32, worlds=1, rollout=16, nets={"wide": tiny})
     monkeypatch.setattr(vpt, "QUICK", small)
     monkeypatch.setattr(vpt, "POLICY", {**{k: v for k, v in tiny.items() if k != "stem"}, "mirror": vpt.MIRROR})
