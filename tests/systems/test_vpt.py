@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from retrodict.errors import DataError, NotFittedError
+from retrodict.labelling import label
 from retrodict.roles import Encoder
 from retrodict.systems import Card, System
 from retrodict.systems.actions.vpt import VPT
@@ -15,11 +16,12 @@ from retrodict.trajectories import ActionSpace, Box, Discrete, MultiBinary, Wind
 from .moving_square import EYE, SPACE, recordings
 
 QUIET = Run(progress=False)
-TINY = {"frames": 6, "image_size": None, "patch": 1, "stacks": (8,), "dense": 32, "width": 32, "depth": 1, "augmented": False}
+TINY = {"frames": 6, "image_size": None, "patch": 1, "stacks": (8,), "dense": 32, "width": 32, "depth": 1}
+PLAIN = {"augmented": False, "calibration": 0.0}
 
 
 def tiny(**options):
-    return VPT(**{**TINY, "temporal": 3, "stem": 8, "steps": 2, "batch": 4, "learning_rate": 5e-3, **options})
+    return VPT(**{**TINY, **PLAIN, "temporal": 3, "stem": 8, "steps": 2, "batch": 4, "learning_rate": 5e-3, **options})
 
 
 def labels(model, data):
@@ -237,6 +239,36 @@ class TestBadInput:
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)
             tiny().fit(recordings(3, seed=0, without=(EYE,)), run=QUIET)
+
+
+# ---- what is kept from it, and what it is shown in a mirror ------------------------------------------------------------
+
+
+def test_of_enough_labelled_episodes_three_in_ten_are_left_to_judge_the_labels_by():
+    data = recordings(14, seed=0, without=(EYE,))
+    bare = data.with_column("action", [e["action"] if i < 10 else None for i, e in enumerate(data)])
+    model = tiny(calibration=None).fit(bare, run=QUIET)
+    assert (len(model.learned_from_), len(model.heldout_)) == (7, 0)
+    labelled = label(bare, model, progress=False)
+    assert labelled.summary.calibration.episodes == 3
+    assert len(tiny(calibration=None).fit(data[:9], run=QUIET).learned_from_) == 9
+    assert len(tiny(calibration=0.5).fit(data[:4], run=QUIET).learned_from_) == 2
+
+
+def test_a_mirror_changes_frames_and_actions_together():
+    data = recordings(3, seed=0)
+    model = tiny(mirror=("down", "up", "-turn")).fit(data, run=QUIET)
+    batch = next(iter(data.windows(model.window(model.spec_), 32)))
+    seen = model.augment(batch, torch.Generator().manual_seed(0))
+    turned = (seen[EYE] == batch[EYE].flip(-1)).flatten(1).all(1)
+    assert 8 <= turned.sum() <= 24
+    for i in range(32):
+        frames, action = batch[EYE][i], batch["action"][i]
+        as_seen = (frames.flip(-1), action[:, [1, 0, 2]] * torch.tensor([1.0, 1.0, -1.0])) if turned[i] else (frames, action)
+        assert torch.equal(seen[EYE][i], as_seen[0])
+        assert torch.equal(seen["action"][i], as_seen[1])
+    with pytest.raises(DataError, match="name each of up, down, turn once; it names up, turn"):
+        tiny(mirror=("up", "-turn")).fit(data, run=QUIET)
 
 
 # ---- looking through an encoder ---------------------------------------------------------------------------------------

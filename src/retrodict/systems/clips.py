@@ -19,7 +19,7 @@ from retrodict.systems.contract import Spec, System
 from retrodict.systems.gradient import GradientSystem
 from retrodict.systems.looking import require_encoder
 from retrodict.systems.supervision import recorded_actions
-from retrodict.training.augment import VPT_AUGMENTATION
+from retrodict.training.augment import VPT_AUGMENTATION, Mirror
 from retrodict.trajectories import ActionSpace, Episode, Feature, Recordings, Window
 from retrodict.trajectories.features import ACTION, DEPTH, IMAGES, POINTS, VALID, WEIGHT, cameras
 from retrodict.trajectories.video import resize
@@ -51,6 +51,9 @@ class ClipSystem(GradientSystem):
         encoder: a fitted `Encoder` of single frames to look through instead of the image network, at the size of the recordings;
             it is not trained.
         augmented: change colours and geometry of training frames a little, with one draw for each clip.
+        mirror: show half of the training clips in a mirror, where the world has no left and right of its own: the names of the
+            action's numbers as they read there, with a minus where the sign changes, ("forward", "right", "left", "-turn") for
+            ("forward", "left", "right", "turn"). Plain numbers that are seen stay as they are. VPT: never, which is empty.
     """
 
     frames: int = 16
@@ -65,6 +68,7 @@ class ClipSystem(GradientSystem):
     heads: int = 4
     encoder: System | None = field(default=None, kw_only=True)
     augmented: bool = field(default=True, kw_only=True)
+    mirror: tuple[str, ...] = field(default=(), kw_only=True)
 
     # ---- what a system supplies ---------------------------------------------------------------------------------------
 
@@ -205,10 +209,26 @@ class ClipSystem(GradientSystem):
                 observations.fit_scale(name, np.concatenate(taken))
 
     def augment(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-        if not self.augmented:
-            return batch
-        images = {name: VPT_AUGMENTATION(value, generator) for name, value in batch.items() if name.startswith(IMAGES)}
-        return {**batch, **images}
+        out = dict(batch)
+        images = [name for name in batch if name.startswith(IMAGES)]
+        if self.augmented:
+            out |= {name: VPT_AUGMENTATION(batch[name], generator) for name in images}
+        if self.mirror:
+            mirror, drawn = self._mirror(), generator.get_state()
+            for name in images:
+                generator.set_state(drawn)  # the cameras of a clip are mirrored together
+                out[name], out[ACTION] = mirror(out[name], batch[ACTION], generator)
+        return out
+
+    def _mirror(self) -> Mirror:
+        names = self.space(self.spec_).names
+        mirrored = tuple(name.removeprefix("-") for name in self.mirror)
+        if sorted(mirrored) != sorted(names):
+            raise DataError(
+                f"{self.card.slug}: mirror must name each of {', '.join(names)} once; it names {', '.join(mirrored)}."
+            )
+        signs = tuple(-1.0 if name.startswith("-") else 1.0 for name in self.mirror)
+        return Mirror(tuple(names.index(name) for name in mirrored), signs)
 
     def supervised(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
         """Which steps (B, T) are learned from, and their weights."""

@@ -244,7 +244,7 @@ class PPO:
             return {name: torch.cat([both[which][name] for both in states]) for name in states[0][which]}
 
         return Experience(
-            observation={name: cut(torch.stack([seen[name] for seen, _ in rows])) for name in rows[0][0]},
+            observation={name: cut(torch.stack([seen[name] for seen, _ in rows]).to(self.device)) for name in rows[0][0]},
             first=cut(played["first"]),
             action=cut(played["action"]),
             log_prob=cut(played["log_prob"]),
@@ -276,8 +276,7 @@ class PPO:
     def _terms(self, part: Experience) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The terms of the loss, weighted, and numbers to watch."""
         settings = self.settings
-        observation = {name: values.to(self.device) for name, values in part.observation.items()}
-        distribution, value, _ = self.net(observation, part.first, part.state)
+        distribution, value, _ = self.net(part.observation, part.first, part.state)
         change = distribution.log_prob(part.action) - part.log_prob
         ratio = change.exp()
         clipped = ratio.clamp(1 - settings.clip, 1 + settings.clip)
@@ -293,7 +292,7 @@ class PPO:
             terms["entropy"] = -bonus * distribution.entropy().mean()
         if self.prior is not None:
             with torch.no_grad():
-                before, _, _ = self.prior(observation, part.first, part.prior_state)
+                before, _, _ = self.prior(part.observation, part.first, part.prior_state)
             terms["prior"] = _at(settings.prior, self.iteration) * before.kl(distribution).mean()
         watched = {
             "kl": ((ratio - 1) - change).detach().mean(),

@@ -14,7 +14,11 @@ from retrodict.networks.heads import ActionDistribution, ActionHead
 from retrodict.roles import Batch, Inferred, InverseModel
 from retrodict.systems.clips import ClipNet, ClipSystem
 from retrodict.systems.contract import Card, Spec
-from retrodict.trajectories import Window
+from retrodict.training.run import Run
+from retrodict.trajectories import Recordings, Window
+
+CALIBRATION, ENOUGH = 0.3, 10
+"""Where nobody says how many labelled episodes to leave untouched: this share of them, and none of fewer."""
 
 
 @dataclass
@@ -34,6 +38,8 @@ class VPT(ClipSystem, InverseModel):
     Attributes:
         temporal: odd number of frames that the convolution over time sees (VPT: 5); 1 leaves it out.
         stem: channels of that convolution (VPT: 128).
+        calibration: share of the labelled episodes that `fit` does not touch, so that `retrodict.label` can find out on them how
+            far labels can be trusted; by default three in ten where there are at least ten labelled episodes, else none.
     """
 
     card: ClassVar[Card] = Card(
@@ -54,6 +60,7 @@ class VPT(ClipSystem, InverseModel):
     warmup: int = field(default=50, kw_only=True)
     decay: Literal["constant", "linear", "cosine"] = field(default="linear", kw_only=True)
     clip: float | None = field(default=5.0, kw_only=True)
+    calibration: float | None = field(default=None, kw_only=True)
 
     # ---- what is read -------------------------------------------------------------------------------------------------
 
@@ -93,6 +100,13 @@ class VPT(ClipSystem, InverseModel):
         """The action at every step, looking at all steps of the clip that exist."""
         batch = self.through(batch)
         return net.read_out(net.trunk(net.observations(batch), valid=batch.get("mask")))
+
+    def learn(self, recordings: Recordings, world: Any, validation: Recordings | None, run: Run) -> None:
+        share = self.calibration
+        if share is None:
+            share = CALIBRATION if len(recordings) >= ENOUGH else 0.0
+        taught = recordings.split(share, seed=self.seed)[0] if share else recordings
+        super().learn(taught, world, validation, run)
 
     # ---- how it answers -----------------------------------------------------------------------------------------------
 
