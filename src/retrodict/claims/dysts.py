@@ -95,7 +95,7 @@ def forecasts(seed: int, folder: Path, quick: bool, *, method: str) -> Measured:
         structures={MOTION: known},
     )
     report = ChaosBenchmark().fit(recordings).analyse(METHODS[method](seed))
-    return {"names": list(systems), **{name: curve.tolist() for name, curve in report.curves.items()}}
+    return {"names": list(systems), **{name: curve.tolist() for name, curve in report.table.items()}}
 
 
 def discovery(seed: int, folder: Path, quick: bool) -> Measured:

@@ -99,6 +99,6 @@ def warn_of_jumps(recordings: Recordings, who: str) -> None:
         first, entry = int(odd[0]), int(jumps[odd[0]].argmax())
         warnings.warn(
             f"{who}: {len(odd)} episode(s) hold states unlike the others', such as {recordings[first]}: the mean of "
-            f"{STATE!r}[{entry}] is {means[first, entry]:.4g} there, {usual[entry]:.4g} in the others; are they in the same units?",
+            f"{STATE!r}[{entry}] is {means[first, entry]:.4g} there, {usual[entry]:.4g} in the others; are the units the same?",
             stacklevel=2,
         )

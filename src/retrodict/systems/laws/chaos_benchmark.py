@@ -129,7 +129,7 @@ class ChaosBenchmark(System, Analysis):
         """Judge a Law or ForwardModel; a fresh copy is fitted to every system, so that it need not be fitted.
 
         `values` are medians over systems, and where exponents are known Spearman's correlations with exponent times period (with
-        90 % bootstrap intervals); `curves` are numbers per system, in the order of `tasks_`.
+        90 % bootstrap intervals); `table` holds numbers per system, in the order of `tasks_`.
 
         Raises NotFittedError before `fit`; DataError for a subject that forecasts nothing, or that a system cannot be taught.
         """

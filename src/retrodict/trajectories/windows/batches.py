@@ -19,6 +19,8 @@ from retrodict.trajectories.windows.reach import Clock, Reach, reach
 from retrodict.trajectories.windows.spans import Reading, Span, Window
 
 if TYPE_CHECKING:
+    import torch
+
     from retrodict.trajectories.recordings import Recordings
 
 Batch = dict[str, Any]
@@ -181,7 +183,7 @@ class Windows:
         table = {name: values.to(device) for name, values in self.gather(self.anchors).items()}
 
         def batch(step: int) -> Batch:
-            chosen = torch.from_numpy(self._order.at(step)).to(device)
+            chosen = _tensor(self._order.at(step)).to(device)
             return {name: values.index_select(0, chosen) for name, values in table.items()}
 
         return batch
