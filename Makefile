@@ -20,7 +20,13 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: $(VENV)/.installed  ## label real game video of which a tenth carries actions, train policies on it, play, and show a report
 	$(BIN)/python examples/main_job.py --out demo
 
-test: $(VENV)/.installed check  ## style, types, floors and tests
+# MuJoCo draws through EGL, which no wheel brings.
+$(VENV)/.libraries: | $(VENV)/.installed
+	ldconfig -p | grep -q libEGL.so.1 && ldconfig -p | grep -q libOpenGL.so.0 || \
+	  { apt-get update -qq && apt-get install -qq -y --no-install-recommends libegl1 libgl1-mesa-dri libopengl0; }
+	touch $@
+
+test: $(VENV)/.installed $(VENV)/.libraries check  ## style, types, floors and tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 check: $(VENV)/.installed  ## style, types and floors only
@@ -37,7 +43,7 @@ interop: $(VENV)/.installed  ## what we write opens in LeRobot and Minari, and t
 	$(BIN)/python interop/minari_check.py
 
 benchmarks: $(VENV)/.installed interop  ## side by side with peers, on a quiet machine; writes results/benchmarks/
-	$(BIN)/python benchmarks/window_reading.py
+	for each in window_reading recurrent_scan chaos_generation rendering mode_curves; do $(BIN)/python benchmarks/$$each.py || exit 1; done
 
 clean:  ## remove environments and what the demo made
 	rm -rf $(VENV) .venv-* demo site build

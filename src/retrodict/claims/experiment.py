@@ -151,7 +151,7 @@ def reproduce(
         "seconds": round(sum(numbers["seconds"] for arm in measured.values() for numbers in arm.values())),
         "command": f"retrodict reproduce {slug}" + (" --quick" if quick else ""),
         "versions": _versions(),
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
+        "machine": _machine(),
         "left_out": [*trial.left_out, *missing, *partly],
     }
     if not quick:
@@ -203,6 +203,13 @@ def _one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+def _machine() -> str:
+    import torch
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU only"
+    return f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}, {device}"
 
 
 def _versions() -> dict[str, str]:
