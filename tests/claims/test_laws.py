@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from retrodict.claims import claims
-from retrodict.claims._reconstruction import fitted_and_judged, judged, median_check, over_seeds, recorded
+from retrodict.claims._reconstruction import fitted_and_judged, median_check, over_seeds, recorded
 from retrodict.claims.al_rnn import EXPERIMENT as ALRNN_CLAIM
 from retrodict.claims.al_rnn import _equilibria_of_lorenz
 from retrodict.claims.gtf import EXPERIMENT as GTF_CLAIM
 from retrodict.claims.gtf import LENGTHS, _gradients
 from retrodict.errors import RetrodictError
+from retrodict.metrics.free_runs import judged
 from retrodict.systems.laws.gtf import GTF
 
 

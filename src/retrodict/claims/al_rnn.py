@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from retrodict.claims._reconstruction import fitted_and_judged, judged, median, median_check, over_seeds, recorded
+from retrodict.claims._reconstruction import fitted_and_judged, median, median_check, over_seeds, recorded
 from retrodict.claims.baselines.echo_state import EchoState
 from retrodict.claims.experiment import Check, Experiment, Measured
 from retrodict.errors import DataError
 from retrodict.files import published_file
+from retrodict.metrics.free_runs import judged
 from retrodict.systems.laws.al_rnn import ALRNN
 from retrodict.systems.laws.gtf import GTF
 from retrodict.training.run import Run

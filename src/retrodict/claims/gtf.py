@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from retrodict.claims._reconstruction import fitted_and_judged, judged, median, median_check, over_seeds, recorded
+from retrodict.claims._reconstruction import fitted_and_judged, median, median_check, over_seeds, recorded
 from retrodict.claims.experiment import Check, Experiment, Measured
 from retrodict.dynamics.forcing_strength import forcing_strength
 from retrodict.dynamics.plrnn import Shallow, jacobian
 from retrodict.dynamics.scan import Mixed, scan
 from retrodict.files import published_file
+from retrodict.metrics.free_runs import judged
 from retrodict.metrics.lyapunov import lyapunov_spectrum
 from retrodict.systems.laws.gtf import GTF
 from retrodict.training.run import Run

@@ -22,6 +22,7 @@ COMMANDS = {
     "align": "whether video and actions are in step, and by how many steps they are not",
     "label": "infer the actions that recordings lack, with a calibrated confidence",
     "train": "fit a system to recordings",
+    "fit-law": "the law behind a recorded series, with a verdict and a report",
     "evaluate": "play a policy in its world and say how well it does, with an interval",
     "systems": "the catalogue: every system, what it reads and returns, what was reproduced",
     "reproduce": "run the experiment that tests a system's published claim",
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = partial(_warn, name, warnings.showwarning)
-            importlib.import_module(f"retrodict.cli.{name}").run(rest)
+            importlib.import_module(f"retrodict.cli.{name.replace('-', '_')}").run(rest)
     except RetrodictError as error:
         return complain(" ".join(str(error).split()), name)
     except KeyboardInterrupt:

@@ -1,0 +1,189 @@
+"""What a law that was read off a recording is worth: free runs and forecasts against what it did not learn from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from retrodict.errors import DataError
+from retrodict.metrics import Estimate, decorrelation_steps, interval, obstacles, valid_time
+from retrodict.metrics.free_runs import free_run, judged
+from retrodict.reports import html, pictures
+from retrodict.reports.html import Html
+from retrodict.roles import Law
+from retrodict.systems import System
+from retrodict.trajectories import Recordings
+from retrodict.trajectories.features import STATE
+
+STARTS = 50
+"""Moments of the held-out series from which the law is asked to go on."""
+
+BINNED = 5
+"""Up to so many channels the attractor is compared cell by cell, above by Gaussians."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A law, fitted under several seeds, against a held-out series.
+
+    Attributes:
+        names: of the channels.
+        dt: time of a step.
+        steps: length of the held-out series.
+        obstacles: what stands against reading a law off this recording at all.
+        divergence: D_stsp of the free runs; `spectrum`: their D_H; `exponent`: largest Lyapunov exponent per unit of time.
+        valid: time for which forecasts hold (error below 0.4 standard deviations), one value per start and seed.
+        still: the same if nothing moved.
+        bounded: share of the seeds whose free run stays finite and within ten standard deviations of the data.
+        best: position of the seed with the smallest D_stsp.
+    """
+
+    names: tuple[str, ...]
+    dt: float
+    steps: int
+    obstacles: tuple[str, ...]
+    divergence: Estimate | None
+    spectrum: Estimate | None
+    exponent: Estimate | None
+    valid: Estimate
+    still: Estimate
+    bounded: float
+    best: int
+
+    @property
+    def trusted(self) -> bool:
+        """Whether every free run stays near the data and forecasts hold for longer than those of standing still."""
+        return self.bounded == 1 and self.valid.low > self.still.high
+
+    @property
+    def verdict(self) -> str:
+        """One sentence."""
+        found = f"forecasts hold for {self.valid.value:.3g} [{self.valid.low:.3g}, {self.valid.high:.3g}]"
+        found += f" units of time, {self.still.value:.3g} if nothing moved"
+        if self.trusted:
+            return f"A law was found: {found}, and free runs stay near the data."
+        away = "" if self.bounded == 1 else f"; {1 - self.bounded:.0%} of the seeds run away when left alone"
+        why = " ".join(self.obstacles) or "Nothing in the recording says why: train longer, or try another system."
+        return f"Not identified from this recording: {found}{away}. {why}"
+
+    def to_json(self) -> dict[str, Any]:
+        shown = ("divergence", "spectrum", "exponent", "valid", "still")
+        found: dict[str, Estimate | None] = {name: getattr(self, name) for name in shown}
+        estimates = {n: e and {"value": e.value, "interval": [e.low, e.high], "n": e.n} for n, e in found.items()}
+        said = {"trusted": self.trusted, "verdict": self.verdict, "obstacles": list(self.obstacles)}
+        return {**said, "steps": self.steps, "bounded": self.bounded, **estimates}
+
+
+def judge(laws: Sequence[Law], held: Recordings, names: Sequence[str]) -> Judgement:
+    """Hold laws (one system under several seeds) against recordings that none of them learned from.
+
+    Raises DataError where the longest held-out run is too short to be compared with.
+    """
+    series = max((np.asarray(episode[STATE], np.float64) for episode in held), key=len)
+    if len(series) < 100:
+        raise DataError(f"a law is judged on 100 held-out steps or more, there are {len(series)}; record longer.")
+    method: Any = "bins" if series.shape[1] <= BINNED else "gmm"
+    short = len(series) < 5000
+    scores = [judged(law, series, method=method, bins=8 if short else 30, sigma=1.0 if short else 20.0) for law in laws]
+    runs = [free_run(law, series) for law in laws]
+    near = [bool((np.abs(run - series.mean(0)) <= 10 * series.std(0)).all()) for run in runs]  # False where not finite
+    horizon = int(np.clip(20 * decorrelation_steps(series), 20, len(series) // 2))
+    at = np.linspace(0, len(series) - horizon - 1, STARTS).astype(int)
+    truth = np.stack([series[t + 1 : t + 1 + horizon] for t in at])
+    dt = laws[0].dt
+
+    def holds(foreseen: np.ndarray) -> np.ndarray:
+        return valid_time(foreseen, truth, scale=series.std(0), unit=dt)
+
+    times = dt * torch.arange(1, horizon + 1, dtype=torch.float64)
+    ahead = [law.simulate(torch.from_numpy(series[at]), times).cpu().numpy() for law in laws]
+    per_start = np.mean([holds(np.nan_to_num(path, nan=np.inf)) for path in ahead], 0)
+    order = [s["D_stsp"] if s["D_stsp"] is not None else np.inf for s in scores]
+    return Judgement(
+        tuple(names),
+        dt,
+        len(series),
+        obstacles([series], list(names)),
+        divergence=_over_seeds([s["D_stsp"] for s in scores]),
+        spectrum=_over_seeds([s["D_H"] for s in scores]),
+        exponent=_over_seeds([s["exponent"] for s in scores]),
+        valid=interval(per_start),
+        still=interval(holds(np.repeat(series[at][:, None], horizon, 1))),
+        bounded=float(np.mean(near)),
+        best=int(np.argmin(order)),
+    )
+
+
+def page(law: Law, judgement: Judgement, title: str) -> Html:
+    """The page about a law: the verdict, the numbers, the pictures, and what it says."""
+    rows = [
+        (what, f"{e.value:.4g}", f"[{e.low:.4g}, {e.high:.4g}]", str(e.n))
+        for what, e in (
+            ("distance of the attractors, D_stsp (0 is best)", judgement.divergence),
+            ("distance of the power spectra, D_H (0 to 1)", judgement.spectrum),
+            ("largest Lyapunov exponent, per unit of time", judgement.exponent),
+            ("valid time of a forecast", judgement.valid),
+            ("valid time if nothing moved", judgement.still),
+        )
+        if e is not None
+    ]
+    parts = [html.note(judgement.verdict, "good" if judgement.trusted else "bad")]
+    parts += [html.note(sentence) for sentence in judgement.obstacles]
+    parts.append(
+        html.section(
+            "How far to trust it",
+            html.table(["what", "mean", "95 % interval", "values"], rows, f"Against {judgement.steps:,} held-out steps."),
+        )
+    )
+    if hasattr(law, "plot"):
+        parts.append(html.section("The law beside the data", html.picture(law.plot())))
+    if hasattr(law, "lyapunov"):
+        exponents = law.lyapunov().per_time
+        line = {"this law": (np.arange(1, len(exponents) + 1), exponents)}
+        parts.append(html.section("Lyapunov spectrum", html.picture(pictures.lines(line, "exponent", "per unit of time"))))
+    if hasattr(law, "equations"):
+        parts.append(html.section("What it says", html.command("\n".join(law.equations()))))
+    return html.page(title, judgement.verdict, *parts)
+
+
+def divided(recordings: Recordings, share: float) -> tuple[Recordings, Recordings]:
+    """What to learn from and what to judge by: episodes where there are several, else the end of the only one.
+
+    Raises DataError where there is nothing to divide.
+    """
+    if len(recordings) > 1:
+        return recordings.split(share)
+    if not len(recordings):
+        raise DataError("the recordings are empty; at least one episode is needed.")
+    cut = round((1 - share) * recordings[0].length)
+    steps = np.arange(recordings[0].length)
+    return recordings.of([recordings[0].at(steps[:cut])]), recordings.of([recordings[0].at(steps[cut:])])
+
+
+def channels(recordings: Recordings) -> tuple[str, ...]:
+    """Names of the channels of `observation.state`.
+
+    Raises DataError where there are none.
+    """
+    if STATE not in recordings.features:
+        raise DataError(f"a law is read off {STATE!r}; these recordings have {', '.join(recordings.features) or 'no features'}.")
+    feature = recordings.features[STATE]
+    return tuple(feature.names) if isinstance(feature.names, list) else tuple(f"x{i + 1}" for i in range(feature.shape[0]))
+
+
+def require_law(kind: type[System]) -> None:
+    """Raises DataError naming the laws there are where a system is none."""
+    from retrodict.systems import catalogue
+
+    if not issubclass(kind, Law):
+        laws = ", ".join(slug for slug, system in catalogue().items() if issubclass(system, Law))
+        raise DataError(f"{kind.card.slug} recovers no law; these do: {laws}.")
+
+
+def _over_seeds(values: Sequence[float | None]) -> Estimate | None:
+    finite = [value for value in values if value is not None]
+    return interval(finite) if finite else None
