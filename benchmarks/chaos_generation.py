@@ -117,9 +117,8 @@ def main() -> None:
     report = {
         "name": "chaos_generation",
         "work": f"{MEMBERS} trajectories of {POINTS} points, {PER_PERIOD} per period, rtol = atol = {TOLERANCE:g}, of "
-        f"{len(SYSTEMS)} systems of dysts; seconds in sum over the systems. Compilation of a right-hand side, once per process "
-        "and system, is apart (`measured`); the integrator itself is compiled once and kept on disk. Reference for the errors: "
-        "ours at 1e-13",
+        f"{len(SYSTEMS)} systems of dysts; seconds in sum over systems. Compilation of a right-hand side, once per process and "
+        "system, is apart (`measured`); the integrator is compiled once and kept on disk. Errors are against ours at 1e-13",
         "ours": round(sum(row["ours"] for row in measured.values()), 4),
         "peers": {peer: round(sum(row[peer] for row in measured.values()), 3) for peer in peers},
         "ratio": round(min(ratios.values()), 1),

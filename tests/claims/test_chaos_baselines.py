@@ -6,7 +6,7 @@ import torch
 
 from retrodict.claims.baselines.forecasters import Climatology, LinearAutoregression, Nvar, Persistence, ReservoirForecaster
 from retrodict.claims.baselines.segments import SegmentTraining, steps_saved
-from retrodict.claims.baselines.series_features import SeriesEncoder, accuracy, encoders, features, surrogates
+from retrodict.claims.baselines.series_features import accuracy, encoders, features, surrogates
 from retrodict.claims.baselines.sindy import SparseIdentification, exponents, monomials, polynomial_law, same_law
 from retrodict.errors import DataError
 from retrodict.systems import System
@@ -133,19 +133,20 @@ def test_steps_saved_are_counted_on_smoothed_curves():
 
 def test_surrogates_have_the_wanted_period():
     t = np.arange(1500)
-    pieces = surrogates([np.sin(2 * np.pi * t / 60)], 60, 25, 100, 8, seed=0)
+    pieces, which = surrogates([np.sin(2 * np.pi * t / 60), t % 60 > 30], 60, 25, 100, 12, seed=0)
     power = np.abs(np.fft.rfft(pieces, axis=1)) ** 2
     assert (power.argmax(1) == 4).all()
+    assert set(which) == {0, 1}
 
 
-def test_the_encoder_looks_back_only_and_learning_lowers_its_loss():
-    encoder = SeriesEncoder()
-    series = torch.randn(2, 30)
+def test_the_encoder_looks_back_only_and_learns_to_tell_systems_apart():
+    t = np.arange(1500)
+    pieces, which = surrogates([np.sin(2 * np.pi * t / 60), (t % 60 > 30) * 1.0], 60, 20, 60, 200, seed=0)
+    drawn, learned = encoders(pieces, which, seed=0, steps=80)
+    series, system = torch.from_numpy(pieces.astype(np.float32)), torch.from_numpy(which)
+    assert float(learned.loss(series, system).detach()) < 0.3 * float(drawn.loss(series, system).detach())
     changed = series.clone()
     changed[:, 20:] += 1
-    assert torch.equal(encoder(series)[:, :, :20], encoder(changed)[:, :, :20])
-    waves = np.sin(np.arange(40) / 5 + np.random.default_rng(0).uniform(0, 6, (50, 1)))
-    drawn, learned = encoders(waves, seed=0, steps=60)
-    data = torch.from_numpy(waves.astype(np.float32))
-    assert float(learned.loss(data).detach()) < 0.5 * float(drawn.loss(data).detach())
-    assert accuracy(features(drawn, waves), np.arange(50) % 2, features(drawn, waves), np.arange(50) % 2) > 0.4
+    assert torch.equal(drawn.channels(series)[:, :, :20], drawn.channels(changed)[:, :, :20])
+    halves = features(learned, pieces[:100]), which[:100], features(learned, pieces[100:]), which[100:]
+    assert accuracy(*halves) > 0.95

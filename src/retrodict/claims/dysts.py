@@ -133,8 +133,8 @@ def transfer(seed: int, folder: Path, quick: bool) -> Measured:
         train, labels, test, truth = bundled(name)
         power = (np.abs(np.fft.rfft(train, axis=1)) ** 2).mean(0)
         target = train.shape[1] / (int(power[1:].argmax()) + 1)
-        pieces = surrogates(paths, PER_PERIOD, target, train.shape[1], 1000, seed)
-        drawn, learned = encoders(pieces, seed, steps=50 if quick else 1500)
+        pieces, which = surrogates(paths, PER_PERIOD, target, train.shape[1], 1000, seed)
+        drawn, learned = encoders(pieces, which, seed)
         scores[name] = {
             "untrained": accuracy(features(drawn, train), labels, features(drawn, test), truth),
             "pretrained": accuracy(features(learned, train), labels, features(learned, test), truth),

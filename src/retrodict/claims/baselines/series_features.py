@@ -1,7 +1,8 @@
-"""Features of short series by a small convolutional network, which may first have learned to foresee chaotic ones."""
+"""Features of short series by a small convolutional network, which may first have learned to tell chaotic systems apart."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import numpy as np
@@ -20,7 +21,6 @@ BUNDLED = {
     "ArrowHead": "load_arrow_head",
 }
 """Sets of series that sktime brings along, with the function that loads them."""
-AHEAD = 4
 
 
 def bundled(name: str) -> Split:
@@ -42,62 +42,77 @@ def standardised(series: np.ndarray) -> np.ndarray:
 
 
 class SeriesEncoder(nn.Module):
-    """Causal dilated convolutions with residual connections: (B, T) -> (B, width, T)."""
+    """Causal dilated convolutions with residual connections, and what their channels do over time: (B, T) -> (B, 3 * width).
 
-    def __init__(self, width: int = 32, levels: int = 4) -> None:
+    Args:
+        length: of the series; the convolutions look back over half of it.
+        systems: how many are told apart in training.
+        width: channels.
+    """
+
+    def __init__(self, length: int, systems: int, width: int = 8) -> None:
         super().__init__()
+        levels = max(3, int(np.ceil(np.log2(length / 4))))
         self.first = nn.Conv1d(1, width, 1)
         self.levels = nn.ModuleList(nn.Conv1d(width, width, 3, dilation=2**i) for i in range(levels))
-        self.foresee = nn.Conv1d(width, AHEAD, 1)
+        self.tell = nn.Linear(3 * width, systems)
 
     def forward(self, series: Tensor) -> Tensor:
+        """Mean, largest value and deviation over time of every channel."""
+        hidden = self.channels(series)
+        return torch.cat([hidden.mean(2), hidden.amax(2), hidden.std(2)], 1)
+
+    def channels(self, series: Tensor) -> Tensor:
+        """(B, width, T), each step of what was until then."""
         hidden = self.first(series[:, None])
-        for level in self.levels:
-            reach = 2 * int(level.dilation[0])  # type: ignore[index, arg-type]
-            hidden = hidden + torch.relu(level(nn.functional.pad(hidden, (reach, 0))))
+        for i, level in enumerate(self.levels):
+            hidden = hidden + torch.relu(level(nn.functional.pad(hidden, (2 * 2**i, 0))))
         return torch.as_tensor(hidden)
 
-    def loss(self, series: Tensor) -> Tensor:
-        """Mean square error of the next values foreseen at every step."""
-        said = self.foresee(self(series))
-        length = series.shape[1]
-        errors = [(said[:, k - 1, : length - k] - series[:, k:]) ** 2 for k in range(1, AHEAD + 1)]
-        return torch.cat([error.flatten() for error in errors]).mean()
+    def loss(self, series: Tensor, system: Tensor) -> Tensor:
+        """Cross-entropy of telling which system a series comes from."""
+        return nn.functional.cross_entropy(self.tell(self(series)), system)
 
 
-def surrogates(paths: list[np.ndarray], period: float, target: float, length: int, count: int, seed: int) -> np.ndarray:
-    """Pieces (count, length) of series, stretched from `period` steps per oscillation to `target`; each standardised."""
+def surrogates(
+    paths: list[np.ndarray], period: float, target: float, length: int, count: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pieces (count, length) of series and the numbers (count,) of those; each standardised.
+
+    They are stretched from `period` steps per oscillation to `target`.
+    """
     rng = np.random.default_rng(seed)
-    pieces = []
-    for _ in range(count):
-        path = paths[rng.integers(len(paths))]
-        span = (length - 1) * period / target
-        begin = rng.uniform(0, max(len(path) - 1 - span, 0))
-        at = begin + np.arange(length) * period / target
-        pieces.append(np.interp(at, np.arange(len(path)), path))
-    return standardised(np.stack(pieces))
+    which = rng.integers(len(paths), size=count)
+    steps, pieces = np.arange(length) * period / target, []
+    for number in which:
+        path = paths[number]
+        begin = rng.uniform(0, max(len(path) - 1 - steps[-1], 0))
+        pieces.append(np.interp(begin + steps, np.arange(len(path)), path))
+    return standardised(np.stack(pieces)), which
 
 
-def encoders(series: np.ndarray, seed: int, steps: int = 1500, batch: int = 32) -> tuple[SeriesEncoder, SeriesEncoder]:
-    """An encoder as it was drawn, and the same one after it learned to foresee series (n, T)."""
+def encoders(
+    series: np.ndarray, system: np.ndarray, seed: int, steps: int = 600, batch: int = 32
+) -> tuple[SeriesEncoder, SeriesEncoder]:
+    """An encoder as it was drawn, and the same one after it learned to tell from which system series (n, T) come."""
     with isolated(seed):
-        drawn, learned = SeriesEncoder(), SeriesEncoder()
-    learned.load_state_dict(drawn.state_dict())
+        learned = SeriesEncoder(series.shape[1], int(system.max()) + 1)
+    drawn = copy.deepcopy(learned)
     rng = np.random.default_rng(seed)
-    optimiser = torch.optim.Adam(learned.parameters(), 2e-3)
-    data = torch.from_numpy(series.astype(np.float32))
+    optimiser = torch.optim.Adam(learned.parameters(), 3e-3)
+    data, labels = torch.from_numpy(series.astype(np.float32)), torch.from_numpy(system)
     for _ in range(steps):
+        chosen = torch.from_numpy(rng.integers(len(data), size=batch))
         optimiser.zero_grad()
-        learned.loss(data[torch.from_numpy(rng.integers(len(data), size=batch))]).backward()  # type: ignore[no-untyped-call]
+        learned.loss(data[chosen], labels[chosen]).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
     return drawn, learned
 
 
 def features(encoder: SeriesEncoder, series: np.ndarray) -> np.ndarray:
-    """Means, largest values and last values over time of an encoder's channels, (n, 3 * width)."""
+    """An encoder's features of series (n, T)."""
     with torch.no_grad():
-        hidden = encoder(torch.from_numpy(series.astype(np.float32)))
-        return np.asarray(torch.cat([hidden.mean(2), hidden.amax(2), hidden[:, :, -1]], 1).double().numpy())
+        return np.asarray(encoder(torch.from_numpy(series.astype(np.float32))).double().numpy())
 
 
 def accuracy(train: np.ndarray, labels: np.ndarray, test: np.ndarray, truth: np.ndarray) -> float:

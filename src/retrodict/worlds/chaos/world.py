@@ -147,7 +147,7 @@ class OdeWorld:
             return [np.ascontiguousarray(whole).view(np.uint8)]
 
         entry = frame_cache().file(entry_name(*identity), size, build)
-        table = np.frombuffer(os.pread(entry.fileno(), size, 0), np.float64).reshape(shape)
+        table = np.frombuffer(bytearray(os.pread(entry.fileno(), size, 0)), np.float64).reshape(shape)
         states = table[:, :-2].reshape(len(x), len(t), x.shape[1])
         return Ensemble(states, t, table[:, -2], table[:, -1].astype(np.int64))
 
