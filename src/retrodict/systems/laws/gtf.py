@@ -111,10 +111,8 @@ class GTF(RecurrentLaw, Generator):
         if self.shrinkage:
             law = net.map
             assert isinstance(law, Shallow)
-            squares = ((1 - law.a) ** 2).sum()
-            for weights in (law.w1, law.w2, law.h1, law.h2):
-                squares = squares + torch.dot(weights.flatten(), weights.flatten())
-            terms["shrinkage"] = self.shrinkage * squares
+            weights = torch.cat([1 - law.a, law.w1.flatten(), law.w2.flatten(), law.h1, law.h2])
+            terms["shrinkage"] = self.shrinkage * torch.dot(weights, weights)
         if self.conditioning and isinstance(net.readout, LinearReadout):
             terms["conditioning"] = self.conditioning * net.readout.conditioning()
         return terms
