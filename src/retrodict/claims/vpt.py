@@ -217,14 +217,14 @@ def _size(quick: bool) -> Size:
 
 
 def _record(part: str, seed: int, folder: Path, quick: bool) -> Measured:
-    """Record pieces of eight episodes until there are frames enough."""
+    """Record pieces, of eight episodes or more, until there are frames enough."""
     size, piece, workers = _size(quick), 0, 0 if quick else min(4, os.cpu_count() or 1)
     frames = getattr(size, part)
     while _frames(folder, part) < frames:
         of_piece = mixed(seed, RECORDED.index(part), piece) % 2**31
         out = folder / part / f"{piece:03}"
         if not out.exists():
-            record(WORLD, out, 8, seed=of_piece, workers=workers, tics=size.tics, progress=False)
+            record(WORLD, out, max(8, frames // 1000), seed=of_piece, workers=workers, tics=size.tics, progress=False)
         piece += 1
     return {"tics of the player": [e.meta["measures/tics"] for e in open_recordings(folder / part / "000")]}
 
