@@ -97,8 +97,9 @@ def warn_of_jumps(recordings: Recordings, who: str) -> None:
     odd = np.flatnonzero(jumps.mean(1) > MUCH)
     if len(odd):
         first, entry = int(odd[0]), int(jumps[odd[0]].argmax())
+        here, there = means[first, entry], usual[entry]
         warnings.warn(
             f"{who}: {len(odd)} episode(s) hold states unlike the others', such as {recordings[first]}: the mean of "
-            f"{STATE!r}[{entry}] is {means[first, entry]:.4g} there, {usual[entry]:.4g} in the others; are the units the same?",
+            f"{STATE!r}[{entry}] is {here:.4g} there and {there:.4g} in the others; are they in the same units?",
             stacklevel=2,
         )
