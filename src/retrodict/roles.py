@@ -250,9 +250,12 @@ class Curator(ABC):
 class Analysis(ABC):
     """Says why learning itself came out as it did.
 
-    Every analysis answers about fresh recordings of the kind that it was fitted on; what else it takes (a `TrainingRun`, a law,
-    encoders by name), its `analyse` says.
+    What it takes (recordings, a `TrainingRun`, a law, encoders by name), its `analyse` says.
     """
+
+    def example(self, recordings: Recordings) -> Any:
+        """Something it can be asked about, by who knows nothing of it: fresh recordings, unless it judges something else."""
+        return recordings
 
     @abstractmethod
     def analyse(self, subject: Any) -> Report:

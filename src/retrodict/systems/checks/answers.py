@@ -209,7 +209,7 @@ def _curator(system: Any, recordings: Recordings) -> Iterator[Question]:
 
 def _analysis(system: Any, recordings: Recordings) -> Iterator[Question]:
     def ask(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        report = system.analyse(_once_more(recordings))
+        report = system.analyse(system.example(_once_more(recordings)))
         expect(isinstance(report, roles.Report), f"analyse returned {type(report).__name__} where Report is promised.")
         numbers = torch.tensor(list(report.values.values()), dtype=torch.float64)
         expect(len(numbers) > 0 and not bool(numbers.isnan().any()), f"analyse gave no values or NaN: {dict(report.values)}.")
