@@ -254,7 +254,7 @@ class Analysis(ABC):
     """
 
     def example(self, recordings: Recordings) -> Any:
-        """Something it can be asked about, by who knows nothing of it: fresh recordings, unless it judges something else."""
+        """Something it can be asked about, by who knows nothing of it: fresh recordings; None where it judges something else."""
         return recordings
 
     @abstractmethod

@@ -208,6 +208,9 @@ def _curator(system: Any, recordings: Recordings) -> Iterator[Question]:
 
 
 def _analysis(system: Any, recordings: Recordings) -> Iterator[Question]:
+    if system.example(recordings) is None:
+        return
+
     def ask(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
         report = system.analyse(system.example(_once_more(recordings)))
         expect(isinstance(report, roles.Report), f"analyse returned {type(report).__name__} where Report is promised.")

@@ -16,7 +16,6 @@ from retrodict.metrics import rank_correlation, smape, spectrum_distance, state_
 from retrodict.metrics.series import recorded
 from retrodict.roles import Analysis, ForwardModel, Law, Report
 from retrodict.systems.contract import Card, System
-from retrodict.systems.registry import lookup
 from retrodict.training.run import Run
 from retrodict.trajectories import Recordings, from_arrays
 from retrodict.trajectories.features import STATE
@@ -127,8 +126,8 @@ class ChaosBenchmark(System, Analysis):
     # ---- the judgement ------------------------------------------------------------------------------------------------
 
     def example(self, recordings: Recordings) -> Any:
-        """A small law, to be judged."""
-        return lookup("gtf")(hidden=4, sequence=2, steps=2, batch=2)  # type: ignore[call-arg]
+        """None: it judges laws, not recordings."""
+        return None
 
     def analyse(self, subject: Any) -> Report:
         """Judge a Law or ForwardModel; a fresh copy is fitted to every system, so that it need not be fitted.
