@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import subprocess
 import sys
 import types
 
@@ -171,3 +173,20 @@ def test_opengl_is_chosen_before_mujoco_is_imported(monkeypatch):
         monkeypatch.setattr(rendering, "require", lambda module, extra: types.ModuleType("mujoco"))
         offscreen()
         assert rendering.os.environ["MUJOCO_GL"] == chosen
+
+
+def test_pictures_are_drawn_also_where_mujoco_was_imported_by_somebody_else():
+    pytest.importorskip("mujoco")
+    program = f"""if True:
+        import mujoco
+        from retrodict.worlds.rendering import Renderer
+        model = mujoco.MjModel.from_xml_string({SCENE!r})
+        data = mujoco.MjData(model)
+        mujoco.mj_forward(model, data)
+        renderer = Renderer(model, (48, 48), ("above",))
+        print(renderer.frame(data).shape)
+        renderer.close()
+    """
+    bare = {k: v for k, v in os.environ.items() if k not in ("MUJOCO_GL", "PYOPENGL_PLATFORM")}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=bare)
+    assert done.stdout == "(48, 48, 3)\n", done.stderr

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from retrodict.claims.baselines.rcgan import RCGAN
 from retrodict.claims.experiment import Check, Experiment, Measured
-from retrodict.errors import require
 from retrodict.systems.generators.koopman_vae import KoopmanVAE
 from retrodict.systems.generators.series_scores import discriminative_score, predictive_score
 from retrodict.training.run import Run
 from retrodict.trajectories import Recordings, from_arrays
 from retrodict.trajectories.features import STATE, VALID
 from retrodict.worlds.chaos import ode_world
+from retrodict.worlds.rendering import offscreen
 
 STEPS, WINDOWS, DT = 24, 2000, 0.1
 GRAVITY = 9.81
@@ -53,7 +53,7 @@ def pendulum_frequency(n: int, seed: int) -> float:
 
 def cheetah(n: int, seed: int) -> np.ndarray:
     """Observations of a half-cheetah that moves at random, cut into windows, (n, 24, 17)."""
-    require("mujoco", "robots")
+    offscreen()
     import gymnasium
 
     world, made = gymnasium.make("HalfCheetah-v5"), []

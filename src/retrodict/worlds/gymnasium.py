@@ -23,6 +23,7 @@ from retrodict.worlds.catalogue import unknown
 from retrodict.worlds.gymnasium_players import Linear, Pusher, Reacher, Waypoints
 from retrodict.worlds.players import Noisy
 from retrodict.worlds.random_search import Snapshots, search
+from retrodict.worlds.rendering import offscreen
 from retrodict.worlds.world import Observation, Player, World
 
 #: The ones that are listed; every registered environment of continuous actions and vectors of numbers can be made.
@@ -79,7 +80,6 @@ class Agent(World):
         privileged: bool = True,
         **options: Any,
     ) -> None:
-        os.environ.setdefault("MUJOCO_GL", "egl")  # has to be known before mujoco is imported
         if not known(name):
             if name in NAMES:
                 require("gymnasium_robotics", extra="robots")
@@ -88,7 +88,7 @@ class Agent(World):
         if not 0 <= quality <= 1:
             raise DataError(f"the quality of a player lies between 0 and 1; got {quality}.")
         if _is_runner(name) or name.startswith(("PointMaze", "Fetch")):
-            require("mujoco", extra="robots")
+            offscreen()
         self.name, self.quality, self.tremble, self.snapshots, self.options = name, quality, tremble, snapshots, options
         self.env = gymnasium.make(name, disable_env_checker=True, **options)
         shown, self.limits = self.env.observation_space, self.env.action_space

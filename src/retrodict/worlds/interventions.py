@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from retrodict.errors import DataError, require
+from retrodict.errors import DataError
 from retrodict.trajectories import ActionSpace, Box, Recordings, from_samples
+from retrodict.worlds.rendering import offscreen
 
 
 class InterventionGame(ABC):
@@ -142,7 +143,7 @@ class PushedMass(InterventionGame):
     STEPS, TIMESTEP, VIEW, BLOB = 10, 0.05, 3.0, 0.55
 
     def __init__(self, seed: int, size: int = 16, *, confounded: bool = True, noise: float = 0.4) -> None:
-        self.mujoco: Any = require("mujoco", "robots")
+        self.mujoco: Any = offscreen()
         self.actions, self.size, self.confounded, self.noise = 2, size, confounded, noise
         rng = np.random.default_rng(seed)
         turn, _ = np.linalg.qr(rng.normal(size=(2, 2)))

@@ -1,12 +1,14 @@
 """Pictures of MuJoCo scenes, fast on a CPU: no anti-aliasing, shadows or reflections, and nothing drawn that need not be seen.
 
-OpenGL without a screen comes from EGL or from OSMesa. MuJoCo asks which when it is first imported, so `offscreen` chooses before.
+OpenGL without a screen comes from EGL or from OSMesa. MuJoCo asks which when it is first imported, so whoever needs it here takes
+it from `offscreen`, which chooses before, and makes MuJoCo ask again where somebody else was first.
 """
 
 from __future__ import annotations
 
 import ctypes
 import ctypes.util
+import importlib
 import os
 import sys
 import weakref
@@ -37,7 +39,8 @@ def offscreen() -> ModuleType:
 
     Raises MissingExtraError where MuJoCo is not installed, RetrodictError naming what is missing where OpenGL cannot be loaded.
     """
-    if sys.platform == "linux" and "mujoco" not in sys.modules and "MUJOCO_GL" not in os.environ:
+    undecided = sys.platform == "linux" and "MUJOCO_GL" not in os.environ
+    if undecided:
         there = ctypes.util.find_library
         if there("EGL") and (there("OpenGL") or there("GL")):
             os.environ["MUJOCO_GL"] = "egl"
@@ -47,6 +50,8 @@ def offscreen() -> ModuleType:
         os.environ.setdefault("PYOPENGL_PLATFORM", "osmesa")
     os.environ.setdefault("LP_NUM_THREADS", "0")  # Mesa draws in the thread that asks: worlds side by side share out the cores
     try:
+        if undecided and "mujoco" in sys.modules:
+            importlib.reload(sys.modules["mujoco"].gl_context)  # or it would ask a screen, and abort where there is none
         return require("mujoco", extra="robots")
     except (AttributeError, TypeError, ctypes.ArgumentError) as error:
         raise _no_opengl(error) from error
@@ -112,6 +117,8 @@ class Renderer:
         farthest: float = 10.0,
     ) -> None:
         mujoco = offscreen()
+        if sys.platform == "linux" and not os.environ.get("MUJOCO_GL") and not os.environ.get("DISPLAY"):
+            raise _no_opengl(RuntimeError("neither EGL nor OSMesa is there, and no screen"))
         self.model, self.size, self.farthest = model, size, farthest
         self.views = dict(cameras) if isinstance(cameras, Mapping) else {name: View(name) for name in cameras}
         for view in self.views.values():
