@@ -73,7 +73,7 @@ def test_who_knows_the_motion_sees_to_the_horizon(benchmark):
     assert report.values["smape"] == pytest.approx(0, abs=1e-6)
     assert report.values["d_stsp"] == pytest.approx(0, abs=1e-3)
     assert report.values["d_h"] == pytest.approx(0, abs=1e-3)
-    assert report.curves["valid lyapunov times"] == pytest.approx(6 * np.array([0.2, 0.4, 0.6]))
+    assert report.table["valid lyapunov times"] == pytest.approx(6 * np.array([0.2, 0.4, 0.6]))
 
 
 def test_who_is_off_by_a_little_fails_when_the_angles_have_parted(benchmark):
