@@ -257,7 +257,7 @@ def _correlations(methods: Mapping[str, Mapping[str, np.ndarray]]) -> list[Check
         time = rank_correlation(rows["valid periods"], rows["chaos"], level=0.9)
         error = rank_correlation(rows["smape"], rows["chaos"], level=0.9)
         found[name] = (time, error, time.high < 0 or error.low > 0)
-    other = max(("linear", "reservoir"), key=lambda n: (found[n][0].value <= -0.25 and found[n][1].value >= 0.2, found[n][2]))
+    other = max(("reservoir", "linear"), key=lambda n: (found[n][0].value <= -0.25 and found[n][1].value >= 0.2, found[n][2]))
     checks = []
     for name in ("nvar", other):
         time, error, apart = found[name]
