@@ -22,8 +22,8 @@ def test_all_named_systems_record_and_keep_their_jacobians():
         world = ode_world(name)
         recordings = world.record(50, episodes=2, precision="float64")
         assert len(recordings) == 2
-        assert recordings.features[STATE].names == list(world.names)
-        state = recordings[0][STATE][7]
+        assert recordings.features[STATE].names == list(world.observed_names or world.names)
+        state = world.starts(1)[0]
         slopes = world.jacobian(state)
         for i, direction in enumerate(np.eye(len(state))):
             h = 1e-6
@@ -74,6 +74,11 @@ def test_recordings_repeat_and_an_episode_does_not_depend_on_how_many_there_are(
     assert not np.array_equal(few[0][STATE], world.record(30, 0.01, seed=4)[0][STATE])
     assert few.fps == pytest.approx(100)
     assert few.domains == ("lorenz",)
+
+
+def test_a_phase_that_grows_for_ever_is_recorded_as_what_it_drives():
+    drive = ode_world("forced-duffing").record(500, episodes=1)[0][STATE][:, 2]
+    assert np.abs(drive).max() <= 1
 
 
 def test_noise_is_a_share_of_the_deviation_and_the_truth_is_hidden():

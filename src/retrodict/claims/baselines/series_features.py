@@ -1,4 +1,4 @@
-"""Features of short series by a small convolutional network, which may first have learned to tell chaotic systems apart."""
+"""Features of short series by a small convolutional network, which may first have learned to foresee chaotic ones."""
 
 from __future__ import annotations
 
@@ -41,21 +41,24 @@ def standardised(series: np.ndarray) -> np.ndarray:
     return np.asarray((series - series.mean(1, keepdims=True)) / np.maximum(series.std(1, keepdims=True), 1e-9))
 
 
+AHEAD = (0.05, 0.1, 0.2, 0.35)
+"""How far ahead is foreseen in training, in periods."""
+
+
 class SeriesEncoder(nn.Module):
     """Causal dilated convolutions with residual connections, and what their channels do over time: (B, T) -> (B, 3 * width).
 
     Args:
         length: of the series; the convolutions look back over half of it.
-        systems: how many are told apart in training.
         width: channels.
     """
 
-    def __init__(self, length: int, systems: int, width: int = 8) -> None:
+    def __init__(self, length: int, width: int = 8) -> None:
         super().__init__()
         levels = max(3, int(np.ceil(np.log2(length / 4))))
         self.first = nn.Conv1d(1, width, 1)
         self.levels = nn.ModuleList(nn.Conv1d(width, width, 3, dilation=2**i) for i in range(levels))
-        self.tell = nn.Linear(3 * width, systems)
+        self.foresee = nn.Conv1d(width, len(AHEAD), 1)
 
     def forward(self, series: Tensor) -> Tensor:
         """Mean, largest value and deviation over time of every channel."""
@@ -69,42 +72,38 @@ class SeriesEncoder(nn.Module):
             hidden = hidden + torch.relu(level(nn.functional.pad(hidden, (2 * 2**i, 0))))
         return torch.as_tensor(hidden)
 
-    def loss(self, series: Tensor, system: Tensor) -> Tensor:
-        """Cross-entropy of telling which system a series comes from."""
-        return nn.functional.cross_entropy(self.tell(self(series)), system)
+    def loss(self, series: Tensor, period: float) -> Tensor:
+        """Mean square error of what is foreseen at every step."""
+        said, length = self.foresee(self.channels(series)), series.shape[1]
+        steps = [max(round(share * period), 1) for share in AHEAD]
+        errors = [((said[:, i, : length - k] - series[:, k:]) ** 2).mean() for i, k in enumerate(steps)]
+        return torch.stack(errors).mean()
 
 
-def surrogates(
-    paths: list[np.ndarray], period: float, target: float, length: int, count: int, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Pieces (count, length) of series and the numbers (count,) of those; each standardised.
-
-    They are stretched from `period` steps per oscillation to `target`.
-    """
+def surrogates(paths: list[np.ndarray], period: float, target: float, length: int, count: int, seed: int) -> np.ndarray:
+    """Pieces (count, length) of series, stretched from `period` steps per oscillation to `target`; each standardised."""
     rng = np.random.default_rng(seed)
-    which = rng.integers(len(paths), size=count)
     steps, pieces = np.arange(length) * period / target, []
-    for number in which:
+    for number in rng.integers(len(paths), size=count):
         path = paths[number]
         begin = rng.uniform(0, max(len(path) - 1 - steps[-1], 0))
         pieces.append(np.interp(begin + steps, np.arange(len(path)), path))
-    return standardised(np.stack(pieces)), which
+    return standardised(np.stack(pieces))
 
 
 def encoders(
-    series: np.ndarray, system: np.ndarray, seed: int, steps: int = 600, batch: int = 32
+    series: np.ndarray, period: float, seed: int, steps: int = 600, batch: int = 32
 ) -> tuple[SeriesEncoder, SeriesEncoder]:
-    """An encoder as it was drawn, and the same one after it learned to tell from which system series (n, T) come."""
+    """An encoder as it was drawn, and the same one after it learned to foresee series (n, T) of this dominant period."""
     with isolated(seed):
-        learned = SeriesEncoder(series.shape[1], int(system.max()) + 1)
+        learned = SeriesEncoder(series.shape[1])
     drawn = copy.deepcopy(learned)
     rng = np.random.default_rng(seed)
     optimiser = torch.optim.Adam(learned.parameters(), 3e-3)
-    data, labels = torch.from_numpy(series.astype(np.float32)), torch.from_numpy(system)
+    data = torch.from_numpy(series.astype(np.float32))
     for _ in range(steps):
-        chosen = torch.from_numpy(rng.integers(len(data), size=batch))
         optimiser.zero_grad()
-        learned.loss(data[chosen], labels[chosen]).backward()  # type: ignore[no-untyped-call]
+        learned.loss(data[torch.from_numpy(rng.integers(len(data), size=batch))], period).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
     return drawn, learned
 

@@ -183,9 +183,15 @@ def make(name: str, parameters: Mapping[str, float]) -> OdeWorld:
         {} if parameters else row.known,
         row.source,
     )
-    if name != "pendulum":
-        return world
-    return replace(world, exact=lambda initial, times: swing(initial, times, float(own["stiffness"])))
+    if name == "pendulum":
+        return replace(world, exact=lambda initial, times: swing(initial, times, float(own["stiffness"])))
+    if name == "forced-duffing":  # its phase grows for ever
+        return replace(
+            world,
+            observe=lambda path: np.concatenate([path[:, :2], np.cos(path[:, 2:])], 1),
+            observed_names=("x", "velocity", "drive"),
+        )
+    return world
 
 
 def swing(initial: np.ndarray, times: np.ndarray, stiffness: float = 1.0) -> np.ndarray:
