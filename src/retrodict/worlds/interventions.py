@@ -140,7 +140,7 @@ class PushedMass(InterventionGame):
         noise: standard deviation of the displacement by the starting speed.
     """
 
-    STEPS, TIMESTEP, VIEW, BLOB = 10, 0.05, 3.0, 0.55
+    STEPS, TIMESTEP, VIEW, BLOB = 10, 0.05, 3.0, 1.0
 
     def __init__(self, seed: int, size: int = 16, *, confounded: bool = True, noise: float = 0.4) -> None:
         self.mujoco: Any = offscreen()

@@ -28,6 +28,8 @@ from retrodict.trajectories.features import ACTION, STATE, cameras
 from retrodict.trajectories.normalise import Normaliser, standardised
 
 OUTCOME = "label.outcome"
+BANDWIDTHS = (0.5, 1.0, 2.0)
+"""Of the kernels over actions, in median distances between actions."""
 WAVES = 200
 """Random features of each kernel over actions."""
 FAINT, THIN = 0.8, 0.2
@@ -47,7 +49,9 @@ class Rep4Ex(GradientSystem, Encoder, ForwardModel, Generator):
 
     Attributes:
         latent: dimensions of the code, at most those of the action.
-        constraint: weight of the linearity constraint at the end of training; it rises there from a thousandth of it.
+        constraint: weight of the linearity constraint at the end of training; it rises there from a thousandth of it. The smaller
+            the batch, the noisier the constraint, and the less of it can be borne.
+        free: share of the steps in which an autoencoder is learned without it.
         shape: up to which degree moments of the code's residual must not depend on the action either, since V does not: 1 asks
             for the mean only, which is the published constraint; 2 and 3 are our addition.
         confounded: whether the outcome may depend on V beside Z; learns psi(v) beside nu(z).
@@ -72,6 +76,7 @@ class Rep4Ex(GradientSystem, Encoder, ForwardModel, Generator):
 
     latent: int = 2
     constraint: float = 1000.0
+    free: float = 0.2
     shape: Literal[1, 2, 3] = 1
     confounded: bool = True
     observation: str = ""
@@ -148,9 +153,7 @@ class Rep4Ex(GradientSystem, Encoder, ForwardModel, Generator):
             encoder = MLP([size, *hidden, self.latent], activation="silu")
             decoder = MLP([self.latent, *hidden, size], activation="silu")
             normal = Normaliser((size,), name=self._observed(spec))
-        # Bandwidths are in median distances between actions, which `prepare` scales to 1.
-        bandwidths = (1.0,) if spec.actions.width <= 4 else (0.5, 1.0, 2.0)
-        waves = FourierFeatures(spec.actions.width, bandwidths, WAVES)
+        waves = FourierFeatures(spec.actions.width, BANDWIDTHS, WAVES)
         net = nn.ModuleDict({"normal": normal, "encoder": encoder, "decoder": decoder, "waves": waves})
         net.register_buffer("far", torch.ones(()))
         return net
@@ -170,11 +173,15 @@ class Rep4Ex(GradientSystem, Encoder, ForwardModel, Generator):
         rest = linear_residual(standardised(code), action)  # standardised, or the restriction is met by shrinking the code
         if self.shape > 1:
             rest = torch.cat([rest, shape_moments(rest, self.shape) / 5], 1)
-        weight = (
-            schedule("exponential", self.constraint / 1000, self.constraint, self.steps)(self.now) if self.constraint else 0.0
-        )
-        restriction = moment_restriction(rest, net["waves"](action / net.far))
-        return {"reconstruction": (net["decoder"](code) - x).square().mean(), "linearity": weight * restriction}
+        restriction = self._weight(self.now) * moment_restriction(rest, net["waves"](action / net.far))
+        return {"reconstruction": (net["decoder"](code) - x).square().mean(), "linearity": restriction}
+
+    def _weight(self, step: int) -> float:
+        """Of the constraint: none until there is a code, which it would fold, then rising."""
+        free = int(self.free * self.steps)
+        if step < free or not self.constraint:
+            return 0.0
+        return schedule("exponential", self.constraint / 1000, self.constraint, self.steps - free)(step - free)
 
     def _normal(self, net: Any, x: Tensor) -> Tensor:
         """Observations (B, 1, ...) as (B, ...) of mean 0 and deviation 1."""
