@@ -224,7 +224,7 @@ def _judged(real: Tensor, fake: Tensor, quick: bool, seed: int) -> dict[str, Any
 
 def _spread(real: Tensor, fake: Tensor, other: Tensor) -> dict[str, float]:
     """Do samples vary as the data do, and are they more than copies?"""
-    ratio = fake.var(0) / real.var(0)
+    ratio = fake.var(0).sum(1) / real.var(0).sum(1)  # of each step
     near, usual = (torch.cdist(x[:500].flatten(1), real.flatten(1)).amin(1).mean() for x in (fake, other))
     return {
         "least variance ratio": float(ratio.min()),
