@@ -224,7 +224,7 @@ def _judged(real: Tensor, fake: Tensor, quick: bool, seed: int) -> dict[str, Any
 
 def _spread(real: Tensor, fake: Tensor, other: Tensor) -> dict[str, float]:
     """Do samples vary as the data do, and are they more than copies?"""
-    ratio = fake.var(0) / real.var(0)
+    ratio = fake.var(0).sum(1) / real.var(0).sum(1)  # of each step
     near, usual = (torch.cdist(x[:500].flatten(1), real.flatten(1)).amin(1).mean() for x in (fake, other))
     return {
         "least variance ratio": float(ratio.min()),
@@ -235,14 +235,16 @@ def _spread(real: Tensor, fake: Tensor, other: Tensor) -> dict[str, float]:
 
 
 def _swinging(modes: int) -> Callable[[int, Path, bool], Measured]:
-    """Long samples of pendulums from a linear prior, its two largest eigenvalues on the circle or free."""
+    """Pendulums whose latents a linear prior begins and its law alone moves on, two eigenvalues on the circle or all free."""
 
     def run(seed: int, folder: Path, quick: bool) -> Measured:
         windows = pendulums(WINDOWS, seed)
         model = KoopmanVAE(**{**LINEAR, **SWINGING}, unit_modes=modes, seed=seed, device="cpu").fit(recorded(windows), run=QUIET)
         torch.manual_seed(seed)
-        angle = model.sample(500, length=200)[STATE][..., 0]
-        early, late = angle[:, 20:60].std(1), angle[:, 160:].std(1)
+        with torch.no_grad():
+            first = model.net_.prior.paths(500, 1)[0][:, 0]
+        angle = model.decode(model.simulate(first, model.dt * torch.arange(200)))[..., 0]
+        early, late = angle[:, :40].std(1), angle[:, 160:].std(1)
         values = model.eigenvalues()
         turning = values[values.imag > 1e-3]
         return {
@@ -257,10 +259,10 @@ def _swinging(modes: int) -> Callable[[int, Path, bool], Measured]:
 
 
 # Chosen on windows of other seeds. Whether a penalty is felt is asked of the paper's objective, as the page does.
-KOVAE: dict[str, Any] = {"steps": 6000, "w_kl": 0.003}
+KOVAE: dict[str, Any] = {"steps": 6000, "w_kl": 0.002}
 PAPER: dict[str, Any] = {"steps": 6000, "objective": "paper"}
-LINEAR: dict[str, Any] = {**KOVAE, "prior": "linear"}
-SWINGING: dict[str, Any] = {"w_eig": 10.0}
+LINEAR: dict[str, Any] = {**KOVAE, "prior": "linear", "learning_rate": 4e-3}
+SWINGING: dict[str, Any] = {"w_eig": 100.0}
 GAN: dict[str, Any] = {"gan": True, "steps": 6000}
 MODELS: dict[str, dict[str, Any]] = {
     "kovae": KOVAE,

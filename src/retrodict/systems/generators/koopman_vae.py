@@ -267,7 +267,14 @@ class KoopmanVAE(GradientSystem, Generator, Encoder, Law):
             for _ in range(steps - 1):
                 rows.append(rows[-1] @ self.net_.operator + torch.randn_like(rows[-1]) @ self.net_.noise.T)
             z = torch.stack(rows, 1)
-        return {STATE: self.net_.scaler.inverse(self.net_.decoder(z))}
+        return {STATE: self.decode(z)}
+
+    @torch.no_grad()
+    def decode(self, codes: Tensor) -> Tensor:
+        """Windows (B, T, D) in their own units from paths of codes (B, T, latent), of any length."""
+        self.check_fitted()
+        made: Tensor = self.net_.scaler.inverse(self.net_.decoder(codes))
+        return made
 
     @torch.no_grad()
     def encode(self, window: Batch) -> Tensor:
@@ -284,7 +291,7 @@ class KoopmanVAE(GradientSystem, Generator, Encoder, Law):
         if not self.irregular:
             raise DataError("koopman-vae completes windows where it was trained with irregular=True.")
         masked = {**window, f"mask.{STATE}": known}
-        made = self.net_.scaler.inverse(self.net_.decoder(self._posterior(masked)[0]))
+        made = self.decode(self._posterior(masked)[0])
         return {STATE: torch.where(known[..., None].to(made.device), window[STATE].to(made), made)}
 
     def _posterior(self, window: Batch) -> tuple[Tensor, Tensor]:

@@ -68,7 +68,7 @@ class LinearPrior(Prior):
 
     def __init__(self, latent: int) -> None:
         super().__init__()
-        self.operator = nn.Parameter(0.9 * torch.linalg.qr(torch.randn(latent, latent))[0])
+        self.operator = nn.Parameter(0.95 * torch.eye(latent) + 0.02 * torch.randn(latent, latent))
         self.first, self.first_logvar = nn.Parameter(torch.zeros(latent)), nn.Parameter(torch.zeros(latent))
         self.logvar = nn.Parameter(torch.full((latent,), -2.0))
 
