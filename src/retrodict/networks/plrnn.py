@@ -71,7 +71,7 @@ class FirstEntries(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """What is seen (..., N) of states (..., M)."""
-        return z[..., : self.seen]
+        return z if z.shape[-1] == self.seen else z[..., : self.seen]
 
     def start(self, x: Tensor) -> Tensor:
         """States (..., M) to start from where x (..., N) is seen; gradients reach L."""

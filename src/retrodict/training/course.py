@@ -114,7 +114,7 @@ class Course:
 
     def _norm(self) -> Tensor:
         grads = [p.grad for p in self._all if p.grad is not None]
-        return get_total_norm(grads, foreach=True) if grads else torch.zeros((), device=self._device)
+        return torch.stack(torch._foreach_norm(grads)).norm() if grads else torch.zeros((), device=self._device)
 
     def _clip(self) -> Tensor:
         for optimizer in self._built:
