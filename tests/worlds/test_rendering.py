@@ -167,7 +167,8 @@ def test_a_missing_library_is_named_with_the_packages_that_bring_it(monkeypatch,
 def test_opengl_is_chosen_before_mujoco_is_imported(monkeypatch):
     monkeypatch.delitem(sys.modules, "mujoco", raising=False)
     for there, chosen in (({"EGL", "GL"}, "egl"), ({"EGL", "OSMesa"}, "osmesa"), ({"OSMesa"}, "osmesa")):
-        monkeypatch.delenv("MUJOCO_GL", raising=False)
+        monkeypatch.setenv("MUJOCO_GL", "")  # what was not there is forgotten again only once it was set here
+        monkeypatch.delenv("MUJOCO_GL")
         monkeypatch.setenv("PYOPENGL_PLATFORM", "egl")
         monkeypatch.setattr(ctypes.util, "find_library", lambda name, there=there: name if name in there else None)
         monkeypatch.setattr(rendering, "require", lambda module, extra: types.ModuleType("mujoco"))
