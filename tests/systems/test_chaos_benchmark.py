@@ -33,9 +33,12 @@ class Turning(System, Law):
     def learn(self, recordings, world, validation, run):
         pass
 
-    def step(self, state):
+    def turn(self, dtype):
         c, s = np.cos(self.angle), np.sin(self.angle)
-        return state @ torch.tensor([[c, s], [-s, c]], dtype=state.dtype)
+        return torch.tensor([[c, -s], [s, c]], dtype=dtype)
+
+    def step(self, state):
+        return state @ self.turn(state.dtype).mT
 
     def simulate(self, initial, times, actions=None, domain=None):
         path = [initial]
@@ -44,7 +47,7 @@ class Turning(System, Law):
         return torch.stack(path, 1)
 
     def jacobian(self, state):
-        raise NotImplementedError
+        return self.turn(state.dtype).expand(*state.shape[:-1], 2, 2)
 
     def state(self):
         return {}, {}

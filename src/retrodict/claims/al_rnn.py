@@ -19,6 +19,7 @@ from retrodict.metrics.free_runs import judged
 from retrodict.systems.laws.al_rnn import ALRNN
 from retrodict.systems.laws.gtf import GTF
 from retrodict.training.run import Run
+from retrodict.worlds.chaos import ode_world
 
 TRAINED, CHOSEN = 40_000, 50_000
 """Steps of a series of 100,000 that are trained on, and up to where it serves to choose among seeds; the rest judges."""
@@ -180,22 +181,9 @@ def _distances(law: ALRNN) -> list[float]:
 
 def _equilibria_of_lorenz() -> np.ndarray:
     """(+-sqrt(72), +-sqrt(72), 27), standardised by the moments of the attractor, which the published series was scaled by."""
-    dt, states = 0.01, np.random.default_rng(0).normal((0, 0, 25), 1, (500, 3))
-
-    def flow(x: np.ndarray) -> np.ndarray:
-        return np.stack([10 * (x[:, 1] - x[:, 0]), x[:, 0] * (28 - x[:, 2]) - x[:, 1], x[:, 0] * x[:, 1] - 8 / 3 * x[:, 2]], 1)
-
-    visited = []
-    for step in range(4000):
-        k1 = flow(states)
-        k2 = flow(states + dt / 2 * k1)
-        k3 = flow(states + dt / 2 * k2)
-        k4 = flow(states + dt * k3)
-        states = states + dt / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
-        if step >= 1000:
-            visited.append(states)
-    points = np.concatenate(visited)
-    points = np.concatenate([points, points * [-1, -1, 1]])  # the attractor is symmetric
+    world = ode_world("lorenz")
+    visited = world.integrate(world.starts(100, 0), 0.05 * np.arange(4000)).states.reshape(-1, 3)
+    points = np.concatenate([visited, visited * [-1, -1, 1]])  # the attractor is symmetric
     root = np.sqrt(72)
     places = np.array([[root, root, 27], [-root, -root, 27]])
     return np.asarray((places - points.mean(0)) / points.std(0))
