@@ -23,15 +23,15 @@ def _uniform(*shape: int, bound: float) -> nn.Parameter:
 class AlmostLinearRNN(nn.Module):
     """z' = A z + W phi(z) + h with the last `rectified` of `latent` entries rectified; A diagonal.
 
-    A and W start as the diagonal and the rest of one contracting matrix (Brenner et al., 2024, their Julia code).
+    A starts as the diagonal of a contracting matrix and W near 0, as in the tutorial of Brenner et al., 2024; from the rest of
+    that matrix, where their Julia code starts W, training ended more often in a law without chaos.
     """
 
     def __init__(self, latent: int, rectified: int) -> None:
         super().__init__()
-        start = contracting(latent)
         self.rectified = rectified
-        self.a = nn.Parameter(start.diag().clone())
-        self.w = nn.Parameter(start - start.diag().diag())
+        self.a = nn.Parameter(contracting(latent).diag().clone())
+        self.w = nn.Parameter(0.01 * torch.randn(latent, latent))
         self.h = nn.Parameter(torch.zeros(latent))
 
     @property
