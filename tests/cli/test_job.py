@@ -11,6 +11,7 @@ from retrodict import claims
 from retrodict.claims import Check
 from retrodict.cli import main
 from retrodict.systems import lookup
+from retrodict.trajectories.features import cameras
 
 TINY = "--frames 6 --width 16 --heads 2 --depth 1 --batch 8"
 
@@ -125,3 +126,15 @@ def test_record_and_evaluate_in_a_real_game(tmp_path, monkeypatch, capsys):
     found = said(capsys)
     assert found["estimates"]["decisions"] == {"value": 10.0, "interval": [10.0, 10.0], "n": 2}
     assert (tmp_path / "play.gif").stat().st_size > 0
+
+
+def test_settings_of_a_world_reach_it_and_what_it_does_not_take_is_named(work, capsys):
+    pytest.importorskip("minigrid")
+    world = "minigrid/BabyAI-GoToLocal-v0"
+    assert retrodict(f"record {world} --out seen --episodes 1 --max-steps 3 --set view=full tile=4") == 0
+    (camera,) = cameras(rd.open("seen").features)
+    assert rd.open("seen").features[camera].shape == (32, 32, 3)
+    for setting, complaint in (("tile", "NAME=VALUE"), ("tiles=4", "'tiles'"), ("tile=wide", "tile='wide'")):
+        assert retrodict(f"record {world} --out other --episodes 1 --set {setting}") == 2
+        assert complaint in capsys.readouterr().err
+    assert not (work / "other").exists()

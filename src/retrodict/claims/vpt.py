@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import operator
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -43,27 +42,23 @@ KITS = "medikits per 100 decisions"
 #: Left and right can be exchanged in this game; every arm learns with it.
 MIRROR = ("forward", "right", "left", "-turn")
 POLICY: Mapping[str, Any] = {"patch": 4, "stacks": (32, 64, 64), "mirror": MIRROR, "augmented": True, "temperature": 0.5}
-#: Among these the inverse model's size is chosen, on labelled episodes kept from training. Whole pixels and large patches learn a
-#: turn's size alike; which way it went takes fine detail and many steps.
-WIDE: Mapping[str, Any] = {"patch": 2, "stem": 128, "stacks": (64, 128, 128), "dense": 256, "width": 256}
-FINE: Mapping[str, Any] = {"patch": 1, "stem": 64, "stacks": (64, 64, 64), "dense": 256, "width": 256}
-KEPT = 0.25  # of the labelled episodes, for that choice
+#: Few steps are better spent on frames as they are than on changed ones.
+INVERSE: Mapping[str, Any] = {"mirror": MIRROR, "augmented": False, "calibration": 0.0}
 
 
 @dataclass(frozen=True)
 class Size:
     """How large a run is: frames, labels of the data-efficient inverse model (the causal policy beside it has eight times as
     many), optimiser steps, clips per step, steps between judgements on held-out episodes; games of each policy and their length
-    at most; decisions of reinforcement learning, worlds side by side, decisions in each between two updates; and the sizes of
-    the inverse model to choose from.
+    at most; decisions of reinforcement learning, worlds side by side, decisions in each between two updates.
     """
 
     labelled: int = 2000
     bare: int = 60_000
     heldout: int = 5000
     few: int = 500
-    inverse_steps: int = 4000
-    clone_steps: int = 4000
+    inverse_steps: int = 2000
+    clone_steps: int = 2000
     batch: int = 16
     every: int = 200
     games: int = 60
@@ -71,7 +66,6 @@ class Size:
     decisions: int = 150_000
     worlds: int = 16
     rollout: int = 128
-    nets: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=lambda: {"wide": WIDE, "fine": FINE})
 
 
 FULL = Size()
@@ -88,10 +82,9 @@ QUICK = Size(
     decisions=64,
     worlds=2,
     rollout=16,
-    nets={"small": {"augmented": False}},
 )
 
-NOT_QUICK = ("try", "inverse model, few", "clone many")
+NOT_QUICK = ("inverse model, few", "clone many")
 RECORDED = ("labelled", "bare", "heldout")
 LEARNERS = {"from scratch": (True, False), "from the prior, held to it": (False, True), "from the prior, let go": (False, False)}
 
@@ -102,9 +95,8 @@ class VPTClaim(Experiment):
     slug = "vpt"
     claim = VPT.card.claim
     needs: Mapping[str, Sequence[str]] = {
-        **{f"try {net}": ["record labelled"] for net in FULL.nets},
-        "inverse model": ["record labelled", "record heldout", *(f"try {net}" for net in FULL.nets)],
-        "inverse model, few": ["record labelled", "record heldout", *(f"try {net}" for net in FULL.nets)],
+        "inverse model": ["record labelled", "record heldout"],
+        "inverse model, few": ["record labelled", "record heldout"],
         "clone labelled": ["record labelled", "record heldout"],
         "clone many": ["record bare", "record heldout"],
         "clone true": ["record bare", "record heldout"],
@@ -120,7 +112,6 @@ class VPTClaim(Experiment):
     def arms(self, quick: bool) -> Mapping[str, Callable[[int, Path, bool], Measured]]:
         every: dict[str, Callable[[int, Path, bool], Measured]] = {
             **{f"record {part}": partial(_record, part) for part in RECORDED},
-            **{f"try {net}": partial(_try, net) for net in FULL.nets},
             "inverse model": _invert,
             "inverse model, few": partial(_invert, few=True),
             **{f"clone {source}": partial(_clone, source) for source in ("labelled", "many", "true", "inferred")},
@@ -245,32 +236,14 @@ def _recorded(folder: Path, part: str, frames: int) -> Recordings:
     return whole.of(kept)
 
 
-def _inverse(net: str, size: Size, seed: int) -> VPT:
-    options = {"steps": size.inverse_steps, "batch": size.batch, "mirror": MIRROR, **size.nets[net]}
-    return VPT(**options, calibration=0.0, seed=seed)
-
-
-def _try(net: str, seed: int, folder: Path, quick: bool) -> Measured:
-    """How well a size of net serves, told by labelled episodes kept from it."""
-    size = _size(quick)
-    learn, judge = _recorded(folder, "labelled", size.labelled).split(KEPT, seed=seed)
-    return _inferred_scores(_inverse(net, size, seed).fit(learn, run=Run(progress=False)), judge)
-
-
-def _chosen(folder: Path, size: Size) -> str:
-    """The net that told most whole actions on labelled episodes kept from it; the only one where there is but one."""
-    if len(size.nets) == 1:
-        return next(iter(size.nets))
-    return max(size.nets, key=lambda net: float(json.loads((folder / f"try {net}.json").read_text())["joint"]))
-
-
 def _invert(seed: int, folder: Path, quick: bool, few: bool = False) -> Measured:
+    """How well few labels teach what happened."""
     size = _size(quick)
-    net, labelled = _chosen(folder, size), _recorded(folder, "labelled", size.few if few else size.labelled)
-    model = _inverse(net, size, seed).fit(labelled, run=Run(progress=False))
+    labelled = _recorded(folder, "labelled", size.few if few else size.labelled)
+    model = VPT(**INVERSE, steps=size.inverse_steps, batch=size.batch, seed=seed).fit(labelled, run=Run(progress=False))
     if not few:
         model.save(folder / "inverse-model")
-    return {"net": net, **_inferred_scores(model, _recorded(folder, "heldout", size.heldout))}
+    return _inferred_scores(model, _recorded(folder, "heldout", size.heldout))
 
 
 def _clone(source: str, seed: int, folder: Path, quick: bool) -> Measured:

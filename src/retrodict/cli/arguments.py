@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
+
+from retrodict.errors import DataError
 
 Recorded = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RECORDINGS", help_behavior_hint="")]
 """A positional path to recordings of any kind that `retrodict info` opens."""
@@ -14,6 +17,8 @@ Recorded = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RECORDIN
 Out = Annotated[Path, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(required)")]
 Number = Annotated[int, tyro.conf.arg(metavar="N")]
 OptionalPath = Annotated[Path | None, tyro.conf.arg(metavar="PATH")]
+Settings = Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="NAME=VALUE ...", help_behavior_hint="(default: none)")]
+"""Settings of a world; see `settings`."""
 
 HABITS = (tyro.conf.FlagCreatePairsOff,)
 
@@ -31,6 +36,23 @@ def parse(
 ) -> Any:
     """Call a function, or make a dataclass, from command line arguments; its docstring is the help."""
     return tyro.cli(command, args=list(argv), prog=f"retrodict {prog}", description=description, config=HABITS, registry=registry)
+
+
+def settings(given: Sequence[str]) -> dict[str, Any]:
+    """`size=(96,96) reward=medikits` as keyword arguments: values are read as Python's literals, and else as text.
+
+    Raises DataError where something is no NAME=VALUE.
+    """
+    read: dict[str, Any] = {}
+    for setting in given:
+        name, equals, value = setting.partition("=")
+        if not equals or not name.isidentifier():
+            raise DataError(f"--set takes NAME=VALUE, such as tics=1000 or size=(96,96); got {setting!r}.")
+        try:
+            read[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            read[name] = value
+    return read
 
 
 def default_work(out: Path) -> Path:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import tyro
 
 from retrodict.cli import show
-from retrodict.cli.arguments import Number, parse
+from retrodict.cli.arguments import Number, Settings, parse, settings
 
 if TYPE_CHECKING:
     from retrodict.roles import Policy
@@ -23,6 +23,7 @@ def evaluate(
     model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL", help_behavior_hint="")],
     world: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="WORLD", help_behavior_hint="")],
     /,
+    set: Settings = (),
     episodes: Number = 20,
     first_seed: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: 1000000)")] = None,
     max_steps: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: the world's own end)")] = None,
@@ -38,6 +39,7 @@ def evaluate(
     Args:
         model: folder of a fitted policy.
         world: name of the world; a name that does not exist lists them.
+        set: settings of the world, such as tics=1000; those that it was recorded with, where a policy is to meet the same world.
         episodes: how many to play.
         first_seed: seed of the first episode; the others follow it.
         max_steps: cut episodes off after so many decisions.
@@ -49,7 +51,7 @@ def evaluate(
 
     policy = cast("Policy", System.load(model))
     chosen: dict[str, Any] = {} if first_seed is None else {"first_seed": first_seed}
-    found = evaluation.evaluate(policy, world, episodes, max_steps=max_steps, clip=clip, **chosen)
+    found = evaluation.evaluate(policy, world, episodes, max_steps=max_steps, clip=clip, **chosen, **settings(set))
     if json:
         show.as_json({"model": str(model), **found.to_json()})
         return

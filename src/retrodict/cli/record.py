@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from retrodict.cli import show
-from retrodict.cli.arguments import Number, Out, parse
+from retrodict.cli.arguments import Number, Out, Settings, parse, settings
 
 
 def run(argv: Sequence[str]) -> None:
@@ -19,6 +19,7 @@ def record(
     world: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="WORLD", help_behavior_hint="")],
     /,
     out: Out,
+    set: Settings = (),
     episodes: Number = 10,
     player: Literal["expert", "random"] = "expert",
     noise: Annotated[float, tyro.conf.arg(metavar="SHARE")] = 0.1,
@@ -38,6 +39,7 @@ def record(
     Args:
         world: name of the world; a name that does not exist lists them.
         out: folder to write.
+        set: settings of the world, such as size=(96,96); what a world can be set to stands where its class is documented.
         episodes: how many.
         player: the world's scripted player (expert), or one who plays at random.
         noise: share of the expert's decisions that are random.
@@ -60,5 +62,6 @@ def record(
         workers=workers,
         keep_privileged=hidden_truth,
         overwrite=overwrite,
+        **settings(set),
     )
     show.say(f"{show.count(episodes, 'episode')} of {world} in {out}; `retrodict info {out}` says what is in them.")

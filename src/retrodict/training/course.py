@@ -114,7 +114,10 @@ class Course:
 
     def _norm(self) -> Tensor:
         grads = [p.grad for p in self._all if p.grad is not None]
-        return torch.stack(torch._foreach_norm(grads)).norm() if grads else torch.zeros((), device=self._device)
+        if not grads:
+            return torch.zeros((), device=self._device)
+        total: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+        return total
 
     def _clip(self) -> Tensor:
         for optimizer in self._built:

@@ -23,12 +23,19 @@ def make(id: str, **options: Any) -> World:
 
     Every family takes `privileged=False`, which leaves out the hidden truth where computing it costs time.
 
-    Raises DataError naming the known worlds where there is none of this name, MissingExtraError where its package is missing.
+    Raises DataError naming the known worlds where there is none of this name, or options that the world does not take;
+    MissingExtraError where its package is missing.
     """
     family, _, name = id.partition("/")
     if family not in _families() or not name:
         raise unknown(id, ids())
-    world: World = _families()[family].make(name, **options)
+    try:
+        world: World = _families()[family].make(name, **options)
+    except (TypeError, ValueError) as error:
+        if not options:
+            raise
+        given = ", ".join(f"{option}={value!r}" for option, value in options.items())
+        raise DataError(f"{id} does not take {given}: {error}. Its options stand where its class is documented.") from error
     return world
 
 
