@@ -16,6 +16,7 @@ from retrodict.reports import html, pictures
 from retrodict.reports.html import Html
 from retrodict.roles import Law
 from retrodict.systems import System
+from retrodict.systems.series import channel_names
 from retrodict.trajectories import Recordings
 from retrodict.trajectories.features import STATE
 
@@ -171,8 +172,7 @@ def channels(recordings: Recordings) -> tuple[str, ...]:
     """
     if STATE not in recordings.features:
         raise DataError(f"a law is read off {STATE!r}; these recordings have {', '.join(recordings.features) or 'no features'}.")
-    feature = recordings.features[STATE]
-    return tuple(feature.names) if isinstance(feature.names, list) else tuple(f"x{i + 1}" for i in range(feature.shape[0]))
+    return channel_names(recordings.features[STATE])
 
 
 def require_law(kind: type[System]) -> None:
