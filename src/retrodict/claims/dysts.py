@@ -163,7 +163,7 @@ class Dysts(Experiment):
     def left_out(self) -> Sequence[str]:  # type: ignore[override]
         said = ["shallow PLRNN with GTF on 10 systems: its page has its own experiment, and no check here asks for it"]
         if find_spec("sktime") is None:
-            said.append("transfer (f): the bundled sets come with sktime, which is not installed")
+            said.append('transfer (f): the bundled sets come with sktime, which is not installed: pip install "retrodict[chaos]"')
         return said
 
     def arms(self, quick: bool) -> Mapping[str, Callable[[int, Path, bool], Measured]]:
