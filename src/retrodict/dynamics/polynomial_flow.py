@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numba
 import numpy as np
@@ -27,7 +28,7 @@ def polynomial(t: float, x: np.ndarray, parameters: np.ndarray, dx: np.ndarray) 
             dx[i] += parameters[(terms + k) * d + i] * value
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PolynomialFlow:
     """dx_i/dt = sum over k of coefficients[k, i] times the product of x_j^exponents[k, j].
 
@@ -41,7 +42,7 @@ class PolynomialFlow:
     coefficients: np.ndarray
     scale: np.ndarray
 
-    @property
+    @cached_property
     def parameters(self) -> np.ndarray:
         """What `polynomial` takes for states in units of `scale`; terms without a coefficient are left out."""
         used = (self.coefficients != 0).any(1)

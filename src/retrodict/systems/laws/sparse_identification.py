@@ -35,6 +35,9 @@ EXCERPT = 2000
 """Steps of the data that a law keeps, to be drawn beside."""
 
 LARGEST_LIBRARY = 1000
+MOVING = 0.01
+"""Standard deviations by which held-out runs must move, so that there is something to foresee."""
+
 TRUSTED = 0.5
 """A law is returned where its held-out error is at most this share of that of standing still."""
 
@@ -147,7 +150,7 @@ class SINDy(System, Law):
         theta, speed = self._regression(runs, way)
         self.flow_ = self._flow(refitted(*normal_equations(theta, speed), support))
         bounded = judge.bounded(self.flow_, way)
-        if not (support.any() and bounded and error <= TRUSTED * still):
+        if not (support.any() and bounded and error <= TRUSTED * still and still > MOVING):
             away = "" if bounded else " and runs away when simulated"
             raise self._refusal(
                 self._why(runs, way),
