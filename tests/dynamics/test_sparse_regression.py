@@ -119,6 +119,8 @@ def test_a_polynomial_flow_is_its_closed_form():
     assert path[:, 0] == pytest.approx(1 / (1 + inverse), abs=1e-8)
     integral = t - np.log((1 + inverse) / (1 + inverse[0]))  # of x
     assert path[:, 1] == pytest.approx(100 + t + 3 * integral, rel=1e-8)
+    assert flow.derivative(np.array([0.4, 100.0])) == pytest.approx([-0.24, 2.2])
+    assert flow.jacobian(np.array([[0.4, 100.0]]))[0] == pytest.approx(np.array([[-0.2, 0], [3, 0]]))
     grown = PolynomialFlow(np.array([[2]]), np.array([[1.0]]), np.ones(1)).simulate(np.ones((1, 1)), np.array([0, 0.5, 2.0]))
     assert grown[0, 1, 0] == pytest.approx(2)  # 1 / (1 - t)
     assert np.isnan(grown[0, 2, 0])  # it blew up at 1

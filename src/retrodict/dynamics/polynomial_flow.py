@@ -50,6 +50,19 @@ class PolynomialFlow:
         scaled = self.coefficients[used] * np.prod(self.scale**powers, 1)[:, None] / self.scale
         return np.concatenate([powers.ravel(), scaled.ravel()]).astype(np.float64)
 
+    def derivative(self, states: np.ndarray) -> np.ndarray:
+        """dx/dt (..., d) at states (..., d)."""
+        return np.asarray(np.prod(states[..., None, :] ** self.exponents, -1) @ self.coefficients)
+
+    def jacobian(self, states: np.ndarray) -> np.ndarray:
+        """Derivatives (..., d, d) of dx/dt by the states (..., d), one column each."""
+        columns = []
+        for j, powers in enumerate(self.exponents.T):
+            lowered = self.exponents.copy()
+            lowered[:, j] = np.maximum(powers - 1, 0)
+            columns.append((powers * np.prod(states[..., None, :] ** lowered, -1)) @ self.coefficients)
+        return np.stack(columns, -1)
+
     def simulate(self, initial: np.ndarray, times: np.ndarray, rtol: float = 1e-9, max_steps: int = 1_000_000) -> np.ndarray:
         """States (B, T, d) at rising `times`, the first being that of the initial states (B, d); NaN after a blow-up."""
         found = integrate_ensemble(polynomial, initial / self.scale, times, self.parameters, rtol=rtol, max_steps=max_steps)

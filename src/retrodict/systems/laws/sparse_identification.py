@@ -279,12 +279,11 @@ class SINDy(System, Law):
 
     def derivative(self, state: Tensor) -> Tensor:
         """dx/dt (..., N) at states, in units of the recording."""
-        return self._speed(self._form(state).double()).to(state)
+        return torch.from_numpy(self.flow_.derivative(self._form(state).double().numpy())).to(state)
 
     def jacobian(self, state: Tensor) -> Tensor:
-        flat = self._form(state).double().reshape(-1, state.shape[-1])
-        slopes: Tensor = torch.func.vmap(torch.func.jacrev(self._speed))(flat)
-        return slopes.reshape(*state.shape, state.shape[-1]).to(state)
+        """Derivatives (..., N, N) of dx/dt by the states."""
+        return torch.from_numpy(self.flow_.jacobian(self._form(state).double().numpy())).to(state)
 
     def step(self, state: Tensor) -> Tensor:
         flat = self._form(state).reshape(-1, state.shape[-1])
@@ -319,7 +318,7 @@ class SINDy(System, Law):
     def evidence(self) -> Report:
         """The verdict: what was tried, what was chosen, and how probable each term is."""
         self.check_fitted()
-        return self.verdict_.report(self.terms, self.names_, self.coefficients != 0)
+        return self.verdict_.report(self.terms, self.names_, self.coefficients)
 
     def lyapunov(self, intervals: int = 1000) -> LyapunovSpectrum:
         """The Lyapunov spectrum of the flow along a run from the data; intervals are as long as the forecasts of the verdict."""
@@ -337,9 +336,6 @@ class SINDy(System, Law):
         self.check_fitted()
         path = self.flow_.simulate(self.excerpt_[:1], self.dt_ * np.arange(len(self.excerpt_)))[0]
         return portrait(self.excerpt_, path, self.dt_, self.names_)
-
-    def _speed(self, x: Tensor) -> Tensor:
-        return self.library.transform(x) @ torch.from_numpy(self.flow_.coefficients)
 
     def _form(self, value: Tensor) -> Tensor:
         self.check_fitted()

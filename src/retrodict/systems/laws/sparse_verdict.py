@@ -17,6 +17,9 @@ STARTS, RUNS = 120, 20
 NEAR = 10
 """Standard deviations within which a simulation counts as near the data."""
 
+SAID = 6
+"""Doubtful terms that are named; a picture shows them all."""
+
 SPARE = 5
 """Steps that a held-out run must have beside the window of the derivative."""
 
@@ -126,13 +129,17 @@ class Verdict:
     inclusion: np.ndarray
     spread: np.ndarray
 
-    def report(self, terms: Sequence[str], names: Sequence[str], kept: np.ndarray) -> Report:
-        """The verdict in sentences, as a table of what was tried, and drawn; `kept` (F, d) says which terms are in the law."""
+    def report(self, terms: Sequence[str], names: Sequence[str], coefficients: np.ndarray) -> Report:
+        """The verdict on a law with these coefficients (F, d), in sentences, as a table of what was tried, and drawn."""
+        kept = coefficients != 0
+        shaky = float((self.spread[kept] / np.abs(coefficients[kept])).max())
         pick = self.candidates[self.chosen]
         doubtful = [
             f"{terms[k]} in d{names[i]}/dt ({self.inclusion[k, i]:.0%}, {'kept' if kept[k, i] else 'dropped'})"
             for k, i in np.argwhere((self.inclusion > 0.1) & (self.inclusion < 0.9))
         ]
+        if len(doubtful) > SAID:
+            doubtful[SAID:] = [f"{len(doubtful) - SAID} more"]
         way = "met exactly" if pick.window == pick.degree + 1 else "smoothed"
         findings = (
             f"Derivatives are those of polynomials of degree {pick.degree} over {pick.window} steps ({way}), and terms below "
@@ -141,12 +148,14 @@ class Verdict:
             f"Forecasts of held-out runs {self.horizon} steps ahead are wrong by {self.error:.2g} standard deviations, by "
             f"{self.still:.2g} if nothing moved.",
             f"In doubt: {'; '.join(doubtful)}." if doubtful else "The ensemble is of one mind about every term.",
+            f"Over the ensemble, no coefficient varies by more than {shaky:.2g} of itself (standard deviation).",
         )
         values = {
             "held-out error, standard deviations": self.error,
             "the same if nothing moved": self.still,
             "steps ahead": self.horizon,
             "terms": int(kept.sum()),
+            "largest spread of a coefficient, share of it": shaky,
             "least inclusion of a term that is kept": float(self.inclusion[kept].min()),
             "largest inclusion of a term that is not": float(self.inclusion[~kept].max(initial=0.0)),
         }
