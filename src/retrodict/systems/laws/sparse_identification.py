@@ -17,7 +17,7 @@ from retrodict.errors import DataError, NotIdentifiableError
 from retrodict.metrics.identifiability import decorrelation_steps, obstacles
 from retrodict.roles import Law, Report
 from retrodict.systems.contract import Card, System
-from retrodict.systems.laws.sparse_verdict import SPARE, Candidate, Judge, Verdict
+from retrodict.systems.laws.sparse_verdict import SPARE, Candidate, Judge, Verdict, divided, sparsest
 from retrodict.systems.series import channel_names, refuse_uneven
 from retrodict.training.run import Run
 from retrodict.trajectories import Recordings
@@ -130,10 +130,10 @@ class SINDy(System, Law):
         self.scale_ = np.sqrt(np.mean(everything**2, 0))
         slow = decorrelation_steps(max(runs, key=len))
         horizon = min(max(slow, 3), max(map(len, held)) - ways[-1].window)
-        judge = Judge([*runs, *apart], held, self.dt_, max(horizon, 1), ways[-1].window // 2)
+        judge = Judge([*runs, *apart], held, self.dt_, horizon, ways[-1].window // 2)
 
         tried = self._tried(learning, ways, judge)
-        chosen = self._chosen(tried)
+        chosen = sparsest(tried, self.slack)
         if chosen is None:
             seen = f"every law of degree {self.degree} that was tried runs away or is empty"
             raise self._refusal(self._why(runs, ways[0]), seen)
@@ -169,22 +169,7 @@ class SINDy(System, Law):
         """Runs to read the equations from, runs to judge them by, and the derivatives that fit in, widest last."""
         ways = sorted((LocalPolynomial(*way) for way in self.derivatives), key=lambda way: way.window)
         shortest = ways[0].window + SPARE
-        long = [run for run in runs if len(run) >= shortest]
-        if apart:
-            learning, held = long, apart
-        elif len(long) > 1:
-            order = np.random.default_rng(self.seed).permutation(len(long))
-            aside = max(1, round(self.holdout * len(long)))
-            learning, held = [long[i] for i in order[aside:]], [long[i] for i in order[:aside]]
-        else:  # two stretches, so that one judges the beginning of a motion that dies away and one its end
-            cuts = [
-                round(share * len(run))
-                for run in long
-                for share in (0.25, 0.25 + self.holdout / 2, 0.75, 0.75 + self.holdout / 2)
-            ]
-            parts = np.split(long[0], cuts) if long else []
-            learning, held = parts[::2], parts[1::2]
-        learning, held = ([run for run in part if len(run) >= shortest] for part in (learning, held))
+        learning, held = divided(runs, apart, self.holdout, shortest, self.seed)
         unknown = len(self.library.exponents(len(self.names_)))
         if not held or sum(len(run) - ways[0].window for run in learning) < 2 * unknown:
             raise self._refusal(
@@ -211,16 +196,6 @@ class SINDy(System, Law):
                     seen[key] = error, np.isfinite(error) and judge.bounded(law, way)
                 tried.append(Candidate(way.window, way.degree, threshold, int(kept.sum()), *seen[key]))
         return tuple(tried)
-
-    def _chosen(self, tried: tuple[Candidate, ...]) -> int | None:
-        """Position of the candidate with the fewest terms, among those that stay near the data and foresee nearly best."""
-        usable = [i for i, c in enumerate(tried) if c.bounded and c.terms]
-        if not usable:
-            return None
-        best = min(tried[i].error for i in usable)
-        near = sorted((tried[i].terms, tried[i].error, i) for i in usable if tried[i].error <= self.slack * best)
-        alike = [i for terms, error, i in near if (terms, error) == near[0][:2]]  # thresholds between which nothing changes
-        return alike[len(alike) // 2]
 
     def _regression(self, runs: list[np.ndarray], way: LocalPolynomial) -> tuple[np.ndarray, np.ndarray]:
         """Library (n, F) and speeds (n, N) per step, of states in units of `scale_`."""

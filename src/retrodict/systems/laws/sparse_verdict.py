@@ -44,6 +44,40 @@ class Candidate:
     bounded: bool
 
 
+def sparsest(tried: Sequence[Candidate], slack: float) -> int | None:
+    """Position of the candidate with the fewest terms, among those that stay near the data and whose error is at most `slack`
+    times that of the best of them; None where none stays, or none has terms.
+    """
+    usable = [i for i, c in enumerate(tried) if c.bounded and c.terms]
+    if not usable:
+        return None
+    best = min(tried[i].error for i in usable)
+    near = sorted((tried[i].terms, tried[i].error, i) for i in usable if tried[i].error <= slack * best)
+    alike = [i for terms, error, i in near if (terms, error) == near[0][:2]]  # thresholds between which nothing changes
+    return alike[len(alike) // 2]
+
+
+def divided(
+    runs: Sequence[np.ndarray], apart: Sequence[np.ndarray], share: float, shortest: int, seed: int
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Runs to read equations from and runs to judge them by, each of at least `shortest` steps; none where there are none.
+
+    Where none stand `apart`, a share of several runs is held out, or two stretches of a single one: where a motion dies away, one
+    judges its beginning and one its end.
+    """
+    learning, held = [run for run in runs if len(run) >= shortest], list(apart)
+    if not held and len(learning) > 1:
+        order = np.random.default_rng(seed).permutation(len(learning))
+        aside = max(1, round(share * len(learning)))
+        learning, held = [learning[i] for i in order[aside:]], [learning[i] for i in order[:aside]]
+    elif not held and learning:
+        (run,) = learning
+        cuts = [round(at * len(run)) for at in (0.25, 0.25 + share / 2, 0.75, 0.75 + share / 2)]
+        parts = np.split(run, cuts)
+        learning, held = parts[::2], parts[1::2]
+    return [run for run in learning if len(run) >= shortest], [run for run in held if len(run) >= shortest]
+
+
 @dataclass(frozen=True)
 class Judge:
     """What was recorded, to hold a right-hand side against.
