@@ -18,7 +18,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from retrodict._version import __version__
-from retrodict.errors import DataError, MissingExtraError, NotFittedError, RetrodictError
+from retrodict.errors import DataError, MissingExtraError, NotFittedError, NotIdentifiableError, RetrodictError
 
 if TYPE_CHECKING:
     from retrodict.labelling.label import label as label
@@ -98,6 +98,7 @@ __all__ = [
     "MuLaw",
     "MultiBinary",
     "NotFittedError",
+    "NotIdentifiableError",
     "Recordings",
     "RetrodictError",
     "Run",

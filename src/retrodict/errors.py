@@ -14,6 +14,10 @@ class DataError(RetrodictError, ValueError):
     """The data given cannot be used: names the file, episode or feature, what was seen and what was expected."""
 
 
+class NotIdentifiableError(DataError):
+    """A recording cannot tell what was asked of it, such as its law: says why, and what to record instead."""
+
+
 class NotFittedError(RetrodictError, RuntimeError):
     """A system was asked before it was fitted."""
 

@@ -67,6 +67,7 @@ class Panel:
         lines: name -> (x (n,), y (n,)).
         marks: name -> (x (n,), y (n,)).
         logarithmic: axes drawn on a logarithmic scale: any of the letters `x` and `y`.
+        names: what stands at x = 0, 1, 2, ..., where x counts things.
     """
 
     x: str
@@ -74,6 +75,7 @@ class Panel:
     lines: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     marks: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     logarithmic: Literal["", "x", "y", "xy"] = ""
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,8 @@ class Report:
                 axes.plot(along, up, color=colours[name], linewidth=1.4, label=name)
             scales = {f"{axis}scale": "log" for axis in panel.logarithmic}
             axes.set(xlabel=panel.x, ylabel=panel.y, **scales)
+            if panel.names:
+                axes.set_xticks(range(len(panel.names)), panel.names, rotation=60 if len(panel.names) > 12 else 0, fontsize=8)
             if len(colours) > 1:
                 axes.legend(frameon=False, fontsize=8)
         return figure
@@ -194,7 +198,7 @@ class Law(ABC):
 
     States z may be other than what was recorded (hidden entries, standardised units): `embed` and `observe` lead there and back.
     Where there is more to read off a law, it is called `equations() -> tuple[str, ...]`, `plot() -> Figure`, `fixed_points()`,
-    `cycles(period)`, `lyapunov()`.
+    `cycles(period)`, `lyapunov()`, and `evidence() -> Report`: what it was chosen from, and how sure one may be of its parts.
 
     Attributes:
         kind: `map` or `flow`.

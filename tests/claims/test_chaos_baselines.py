@@ -1,13 +1,13 @@
-"""The forecasters, sparse identification and the rest of what the chaos benchmark is run with."""
+"""The forecasters, polynomial laws and the rest of what the chaos benchmark is run with."""
 
 import numpy as np
 import pytest
 import torch
 
 from retrodict.claims.baselines.forecasters import Climatology, LinearAutoregression, Nvar, Persistence, ReservoirForecaster
+from retrodict.claims.baselines.polynomial_laws import polynomial_law, same_law
 from retrodict.claims.baselines.segments import SegmentTraining, steps_saved
 from retrodict.claims.baselines.series_features import accuracy, encoders, features, surrogates
-from retrodict.claims.baselines.sindy import SparseIdentification, exponents, monomials, polynomial_law, same_law
 from retrodict.errors import DataError
 from retrodict.systems import System
 from retrodict.trajectories import from_arrays
@@ -72,27 +72,13 @@ def test_forecasters_survive_saving_and_refuse_what_they_cannot_read(lorenz, tmp
 # ---- equations --------------------------------------------------------------------------------------------------------
 
 
-def test_monomials_are_all_of_them_once():
-    powers = exponents(3, 2)
-    assert len(powers) == 10
-    assert len({tuple(p) for p in powers}) == 10
-    assert powers[0].tolist() == [0, 0, 0]
-    x = np.array([[2.0, 3.0, 5.0]])
-    assert sorted(monomials(x, powers)[0]) == [1, 2, 3, 4, 5, 6, 9, 10, 15, 25]
-    assert np.array_equal(monomials(torch.from_numpy(x), powers).numpy(), monomials(x, powers))
-
-
-def test_the_law_of_lorenz_is_found_exactly_and_simulates_what_it_prints(lorenz):
-    pytest.importorskip("pysindy", reason='pysindy is not installed: pip install "retrodict[chaos]"')
-    world = ode_world("lorenz")
-    true = polynomial_law(world.derivative, np.random.default_rng(0).uniform(-20, 20, (100, 3)))
-    law = SparseIdentification().fit(lorenz)
-    assert same_law(law.coefficients_, true)
-    assert law.equations()[2].startswith("dx2/dt = -2.66")
-    states = torch.from_numpy(lorenz[0][STATE][[100, 700]])
-    assert law.derivative(states).numpy() == pytest.approx(world.derivative(states.numpy()), rel=1e-3, abs=1e-2)
-    assert law.jacobian(states).numpy() == pytest.approx(world.jacobian(states.numpy()), abs=1e-2)
-    assert law.step(states).numpy() == pytest.approx(lorenz[0][STATE][[101, 701]], abs=1e-3)
+def test_the_law_of_lorenz_is_written_in_monomials():
+    true = polynomial_law(ode_world("lorenz").derivative, np.random.default_rng(0).uniform(-20, 20, (100, 3)))
+    wanted = np.zeros((10, 3))  # 1, x, y, z, xx, xy, xz, yy, yz, zz
+    wanted[[1, 2], 0] = -10, 10
+    wanted[[1, 2, 6], 1] = 28, -1, -1
+    wanted[[3, 5], 2] = -8 / 3, 1
+    assert true == pytest.approx(wanted)
 
 
 def test_what_is_no_polynomial_has_no_polynomial_law():
@@ -105,12 +91,6 @@ def test_laws_are_the_same_where_terms_and_values_are():
     assert same_law(true * 1.04, true)
     assert not same_law(true * 1.06, true)
     assert not same_law(true + 1e-9, true)
-
-
-def test_too_short_a_series_is_refused():
-    pytest.importorskip("pysindy", reason='pysindy is not installed: pip install "retrodict[chaos]"')
-    with pytest.raises(DataError, match="episodes of at least"):
-        SparseIdentification().fit(from_arrays([{STATE: np.random.default_rng(0).normal(size=(60, 2))}]))
 
 
 # ---- sampling and transfer --------------------------------------------------------------------------------------------

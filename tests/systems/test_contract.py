@@ -18,6 +18,7 @@ from retrodict.systems.policies.few_shot_cloning import FewShotCloning
 from retrodict.systems.policies.nearest_neighbours import NearestNeighbours
 from retrodict.systems.states.dynamo import DynaMo
 from retrodict.systems.states.inverse_dynamics_pretraining import InverseDynamicsPretraining
+from retrodict.trajectories import from_arrays
 from retrodict.trajectories.features import STATE
 
 from .toys import TOYS, ToyInverse, ToyPolicy, card
@@ -50,6 +51,23 @@ EXAMPLES = {
 """Slug -> a function that makes an instance small enough to be fitted dozens of times; where there is none, `small` serves."""
 
 
+def swings():
+    """Damped swings, of which a differential equation can be read; the tiny recordings are too short for one."""
+    t = 0.1 * np.arange(60)[:, None]
+    phases = np.linspace(0, 3, 5)
+    return from_arrays(
+        [
+            {STATE: (np.exp(-t / 10) * np.concatenate([np.sin(t + p), np.cos(t + p)], 1)).astype("f4")[: 60 - 4 * i]}
+            for i, p in enumerate(phases)
+        ],
+        fps=10,
+    )
+
+
+RECORDINGS = {"sindy": swings}
+"""Slug -> a function that makes recordings, where the tiny ones are none that the system can learn from."""
+
+
 def small(kind):
     """An instance whose training is cut short, where it has steps and a batch."""
     names = {f.name for f in dataclasses.fields(kind)}
@@ -69,7 +87,8 @@ def subjects(tmp_path_factory):
     def of(slug):
         if slug not in made:
             system = EXAMPLES[slug]() if slug in EXAMPLES else small((TOYS | catalogue())[slug])
-            made[slug] = Subject(system, None, tmp_path_factory.mktemp(slug))
+            given = RECORDINGS[slug]() if slug in RECORDINGS else None
+            made[slug] = Subject(system, given, tmp_path_factory.mktemp(slug))
         return made[slug]
 
     return of

@@ -25,7 +25,7 @@ Measured = Mapping[str, Any]
 
 PACKAGES = (
     *("torch", "numpy", "scipy", "numba", "scikit-learn", "gymnasium", "av"),
-    *("vizdoom", "minigrid", "mujoco", "dm-control", "metaworld", "dysts", "pysindy"),
+    *("vizdoom", "minigrid", "mujoco", "dm-control", "metaworld", "dysts", "sktime"),
 )
 
 #: An arm of one seed.

@@ -26,7 +26,8 @@ ABOUT = """Read the law off a recorded series, judge it on a part that it did no
 
 The last fifth of the series (or a fifth of the episodes) is kept apart. The law is fitted under several seeds; the one whose free
 run is nearest to what was kept apart goes into FOLDER, beside verdict.json and report.html: attractor, spectra, Lyapunov
-exponents with their uncertainty over seeds, how long forecasts hold, and what the law says. "Not identified" is an answer too.
+exponents with their uncertainty over seeds, how long forecasts hold, and what the law says. "Not identified" is an answer too:
+a recording that can tell no law is refused with the reason, and nothing is written.
 
 Here with --with {slug}: {title}. Its options stand below; `retrodict systems` lists the others whose role is Law.
 
@@ -54,20 +55,27 @@ def fit_law(system: System, path: Path, out: Path, seeds: int, work: Path | None
     recordings = open(path)
     names = laws.channels(recordings)
     learning, held = laws.divided(recordings, HELD_OUT)
+    laws.judged_by(held, names)  # before anything is learned
     home = work or default_work(out)
     fitted: list[Any] = []
     for seed in range(system.seed, system.seed + seeds):
         kept = Run(folder=home / f"seed-{seed}", checkpoint_every=CHECKPOINT_EVERY)
         fitted.append(dataclasses.replace(system, seed=seed).fit(learning, run=kept))
-    judgement = laws.judge(fitted, held, names)
+    judgement = laws.judge(fitted, learning, held, names)
     best = fitted[judgement.best]
     best.save(out)
-    write_text(out / "verdict.json", json.dumps(show.plain(judgement.to_json()), indent=1) + "\n")
+    evidence = best.evidence() if hasattr(best, "evidence") else None
+    said = judgement.to_json()
+    if evidence is not None:
+        said["evidence"] = {"findings": evidence.findings, "values": evidence.values, "tried": evidence.table}
+    write_text(out / "verdict.json", json.dumps(show.plain(said), indent=1) + "\n")
     html.write(out / "report.html", laws.page(best, judgement, f"The law behind {path.name}"))
     show.say(judgement.verdict)
     lines = best.equations() if hasattr(best, "equations") else ()
     for line in lines if len(lines) <= SHORT else ():
         show.say(f"  {line}")
+    for sentence in evidence.findings if evidence is not None else ():
+        show.say(sentence)
     show.say(f"\n{best.card.slug} stands in {out}, with report.html and verdict.json.")
 
 

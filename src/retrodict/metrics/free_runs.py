@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from retrodict.metrics.lyapunov import lyapunov_spectrum
+from retrodict.metrics.lyapunov import LyapunovSpectrum, lyapunov_spectrum
 from retrodict.metrics.reconstruction import prediction_error, spectrum_distance, state_space_divergence
 from retrodict.roles import Law
 
@@ -34,7 +34,10 @@ def judged(
     sigma: float = 20.0,
     exponents: bool = True,
 ) -> Numbers:
-    """D_stsp, D_H, the error after 20 steps, and the largest Lyapunov exponent per unit of time and per step."""
+    """D_stsp, D_H, the error after 20 steps, and the largest Lyapunov exponent per unit of time and per step.
+
+    A flow says its exponents itself, by `lyapunov()`.
+    """
     run = free_run(law, test)
     found: Numbers = {
         "D_stsp": finite(state_space_divergence(test, run, method, bins=bins, scale=scale).value),
@@ -50,9 +53,12 @@ def judged(
         ),
     }
     if exponents:
-        start = law.embed(torch.from_numpy(np.asarray(test[:1], np.float64)))
-        spectrum = lyapunov_spectrum(law.step, law.jacobian, start, 20_000, law.dt, 1000)
-        found |= {"exponent": finite(spectrum.largest), "exponent per step": finite(float(spectrum.per_step[0]))}
+        if law.kind == "flow":  # whose Jacobian is not that of its step
+            spectrum: LyapunovSpectrum = law.lyapunov()  # type: ignore[attr-defined]
+        else:
+            start = law.embed(torch.from_numpy(np.asarray(test[:1], np.float64)))
+            spectrum = lyapunov_spectrum(law.step, law.jacobian, start, 20_000, law.dt, 1000)
+        found |= {"exponent": finite(spectrum.largest), "exponent per step": finite(spectrum.largest * law.dt)}
     return found
 
 

@@ -9,18 +9,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from retrodict.errors import DataError
+from retrodict.errors import DataError, NotIdentifiableError
 from retrodict.metrics import Estimate, decorrelation_steps, interval, obstacles, valid_time
 from retrodict.metrics.free_runs import free_run, judged
 from retrodict.reports import html, pictures
 from retrodict.reports.html import Html
-from retrodict.roles import Law
+from retrodict.roles import Law, Report
 from retrodict.systems import System
+from retrodict.systems.series import channel_names
 from retrodict.trajectories import Recordings
 from retrodict.trajectories.features import STATE
 
 STARTS = 50
 """Moments of the held-out series from which the law is asked to go on."""
+
+LEAST = 100
+"""Held-out steps that a law is judged on, at least."""
 
 BINNED = 5
 """Up to so many channels the attractor is compared cell by cell, above by Gaussians."""
@@ -36,8 +40,10 @@ class Judgement:
         steps: length of the held-out series.
         obstacles: what stands against reading a law off this recording at all.
         divergence: D_stsp of the free runs; `spectrum`: their D_H; `exponent`: largest Lyapunov exponent per unit of time.
-        valid: time for which forecasts hold (error below 0.4 standard deviations), one value per start and seed.
+        valid: time for which forecasts hold (error below 0.4 standard deviations), one value per block of starts: those from
+            moments close to each other fail together.
         still: the same if nothing moved.
+        gain: how much longer forecasts hold than if nothing moved, block by block.
         bounded: share of the seeds whose free run stays finite and within ten standard deviations of the data.
         best: position of the seed with the smallest D_stsp.
     """
@@ -51,13 +57,14 @@ class Judgement:
     exponent: Estimate | None
     valid: Estimate
     still: Estimate
+    gain: Estimate
     bounded: float
     best: int
 
     @property
     def trusted(self) -> bool:
         """Whether every free run stays near the data and forecasts hold for longer than those of standing still."""
-        return self.bounded == 1 and self.valid.low > self.still.high
+        return self.bounded == 1 and self.gain.low > 0
 
     @property
     def verdict(self) -> str:
@@ -71,27 +78,26 @@ class Judgement:
         return f"Not identified from this recording: {found}{away}. {why}"
 
     def to_json(self) -> dict[str, Any]:
-        shown = ("divergence", "spectrum", "exponent", "valid", "still")
+        shown = ("divergence", "spectrum", "exponent", "valid", "still", "gain")
         found: dict[str, Estimate | None] = {name: getattr(self, name) for name in shown}
         estimates = {n: e and {"value": e.value, "interval": [e.low, e.high], "n": e.n} for n, e in found.items()}
         said = {"trusted": self.trusted, "verdict": self.verdict, "obstacles": list(self.obstacles)}
         return {**said, "steps": self.steps, "bounded": self.bounded, **estimates}
 
 
-def judge(laws: Sequence[Law], held: Recordings, names: Sequence[str]) -> Judgement:
-    """Hold laws (one system under several seeds) against recordings that none of them learned from.
+def judge(laws: Sequence[Law], learning: Recordings, held: Recordings, names: Sequence[str]) -> Judgement:
+    """Hold laws (one system under several seeds), fitted on `learning`, against recordings that none of them learned from.
 
-    Raises DataError where the longest held-out run is too short to be compared with.
+    Raises DataError where the longest held-out run is too short to be compared with, or a channel stands still in it.
     """
-    series = max((np.asarray(episode[STATE], np.float64) for episode in held), key=len)
-    if len(series) < 100:
-        raise DataError(f"a law is judged on 100 held-out steps or more, there are {len(series)}; record longer.")
+    series = judged_by(held, names)
     method: Any = "bins" if series.shape[1] <= BINNED else "gmm"
     short = len(series) < 5000
     scores = [judged(law, series, method=method, bins=8 if short else 30, sigma=1.0 if short else 20.0) for law in laws]
     runs = [free_run(law, series) for law in laws]
     near = [bool((np.abs(run - series.mean(0)) <= 10 * series.std(0)).all()) for run in runs]  # False where not finite
-    horizon = int(np.clip(20 * decorrelation_steps(series), 20, len(series) // 2))
+    slow = decorrelation_steps(series)
+    horizon = int(np.clip(20 * slow, 20, len(series) // 2))
     at = np.linspace(0, len(series) - horizon - 1, STARTS).astype(int)
     truth = np.stack([series[t + 1 : t + 1 + horizon] for t in at])
     dt = laws[0].dt
@@ -102,17 +108,21 @@ def judge(laws: Sequence[Law], held: Recordings, names: Sequence[str]) -> Judgem
     times = dt * torch.arange(1, horizon + 1, dtype=torch.float64)
     ahead = [law.simulate(torch.from_numpy(series[at]), times).cpu().numpy() for law in laws]
     per_start = np.mean([holds(np.nan_to_num(path, nan=np.inf)) for path in ahead], 0)
+    at_rest = holds(np.repeat(series[at][:, None], horizon, 1))
+    blocks = int(np.clip((len(series) - horizon) / (slow + per_start.mean() / dt), 2, STARTS))
+    valid, still = (np.array([block.mean() for block in np.array_split(found, blocks)]) for found in (per_start, at_rest))
     order = [s["D_stsp"] if s["D_stsp"] is not None else np.inf for s in scores]
     return Judgement(
         tuple(names),
         dt,
         len(series),
-        obstacles([series], list(names)),
+        obstacles([np.asarray(episode[STATE], np.float64) for part in (learning, held) for episode in part], names),
         divergence=_over_seeds([s["D_stsp"] for s in scores]),
         spectrum=_over_seeds([s["D_H"] for s in scores]),
         exponent=_over_seeds([s["exponent"] for s in scores]),
-        valid=interval(per_start),
-        still=interval(holds(np.repeat(series[at][:, None], horizon, 1))),
+        valid=interval(valid),
+        still=interval(still),
+        gain=interval(valid - still),
         bounded=float(np.mean(near)),
         best=int(np.argmin(order)),
     )
@@ -141,6 +151,8 @@ def page(law: Law, judgement: Judgement, title: str) -> Html:
     )
     if hasattr(law, "plot"):
         parts.append(html.section("The law beside the data", html.picture(law.plot())))
+    if hasattr(law, "evidence"):
+        parts.append(html.section("What it was chosen from, and how sure each term is", *_evidence(law.evidence())))
     if hasattr(law, "lyapunov"):
         exponents = law.lyapunov().per_time
         line = {"this law": (np.arange(1, len(exponents) + 1), exponents)}
@@ -148,6 +160,18 @@ def page(law: Law, judgement: Judgement, title: str) -> Html:
     if hasattr(law, "equations"):
         parts.append(html.section("What it says", html.command("\n".join(law.equations()))))
     return html.page(title, judgement.verdict, *parts)
+
+
+def _evidence(report: Report) -> list[Html]:
+    """What a law says of how it was found: sentences, pictures, and everything that was tried."""
+    columns = [
+        [f"{entry:.4g}" if isinstance(entry, float) else str(entry) for entry in c.tolist()] for c in report.table.values()
+    ]
+    return [
+        html.bullets(report.findings),
+        html.picture(report.plot()),
+        html.table(list(report.table), list(zip(*columns, strict=True)), "Everything that was tried."),
+    ]
 
 
 def divided(recordings: Recordings, share: float) -> tuple[Recordings, Recordings]:
@@ -164,6 +188,27 @@ def divided(recordings: Recordings, share: float) -> tuple[Recordings, Recording
     return recordings.of([recordings[0].at(steps[:cut])]), recordings.of([recordings[0].at(steps[cut:])])
 
 
+def judged_by(held: Recordings, names: Sequence[str]) -> np.ndarray:
+    """The longest held-out run (T, N).
+
+    Raises NotIdentifiableError where it is too short to be compared with, or a channel stands still in it.
+    """
+    series = max((np.asarray(episode[STATE], np.float64) for episode in held), key=len)
+    if len(series) < LEAST:
+        raise NotIdentifiableError(
+            f"no law is identifiable from this recording: it is too short; a law is judged on {LEAST} held-out steps or more, "
+            f"there are {len(series)}: record longer."
+        )
+    still = np.ptp(series, axis=0) == 0
+    if still.any():
+        named = ", ".join(repr(name) for name in np.asarray(names, object)[still])
+        raise NotIdentifiableError(
+            f"no law is identifiable from this recording: {named} stands still in the {len(series):,} steps that are held out to "
+            "judge by; leave it out, or record motion that goes on."
+        )
+    return series
+
+
 def channels(recordings: Recordings) -> tuple[str, ...]:
     """Names of the channels of `observation.state`.
 
@@ -171,8 +216,7 @@ def channels(recordings: Recordings) -> tuple[str, ...]:
     """
     if STATE not in recordings.features:
         raise DataError(f"a law is read off {STATE!r}; these recordings have {', '.join(recordings.features) or 'no features'}.")
-    feature = recordings.features[STATE]
-    return tuple(feature.names) if isinstance(feature.names, list) else tuple(f"x{i + 1}" for i in range(feature.shape[0]))
+    return channel_names(recordings.features[STATE])
 
 
 def require_law(kind: type[System]) -> None:

@@ -22,12 +22,13 @@ from retrodict.networks.plrnn import FirstEntries, Readout
 from retrodict.roles import Law
 from retrodict.systems.contract import Spec
 from retrodict.systems.gradient import GradientSystem
+from retrodict.systems.series import channel_names, refuse_uneven
 from retrodict.training.optimisers import Optimiser
 from retrodict.training.run import Run
 from retrodict.training.schedules import schedule
 from retrodict.training.stage import Stage
 from retrodict.trajectories import Recordings, Window, Windows
-from retrodict.trajectories.features import STATE, VALID
+from retrodict.trajectories.features import STATE
 from retrodict.trajectories.normalise import Normaliser
 
 if TYPE_CHECKING:
@@ -117,13 +118,7 @@ class RecurrentLaw(GradientSystem, Law):
 
     def admit(self, recordings: Recordings) -> Recordings:
         usable = super().admit(recordings)
-        for episode in usable:
-            if VALID + STATE in episode and not (valid := np.asarray(episode[VALID + STATE]).reshape(-1).astype(bool)).all():
-                raise DataError(
-                    f"{episode}: {STATE!r} has a gap at step {int((~valid).argmax())}; mend it or cut the episode there."
-                )
-            if usable.fps is None and "timestamp" in episode:
-                raise DataError(f"{episode} has no even clock; {self.card.slug} needs equal spacing: resample it first.")
+        refuse_uneven(usable, self.card.slug)
         longest = max(episode.length for episode in usable)
         if longest <= self.sequence:
             raise DataError(
@@ -134,14 +129,11 @@ class RecurrentLaw(GradientSystem, Law):
 
     def window(self, spec: Spec) -> Window:
         if STATE in spec.features:
-            shape = spec.features[STATE].shape
-            if len(shape) != 1 or shape[0] < 1:
-                raise DataError(f"{self.card.slug} reads {STATE!r} of one size (T, N); it has the shape {list(shape)} per step.")
             if self.sequence < 1 or self.noise < 0:
                 raise DataError(
                     f"{self.card.slug}: sequence is at least 1 and noise at least 0, got {self.sequence}, {self.noise}."
                 )
-            self.refuse(shape[0])
+            self.refuse(spec.features[STATE].shape[0])
         return Window(0, self.sequence, (STATE,), edge="drop")
 
     def reader(self, recordings: Recordings) -> Windows:
@@ -261,9 +253,7 @@ class RecurrentLaw(GradientSystem, Law):
     @property
     def channels(self) -> list[str]:
         """What the channels are called: by the recordings, or x1, x2, ..."""
-        feature = self.spec_.features[STATE]
-        names = feature.names if isinstance(feature.names, list) else []
-        return [str(name) for name in names] or [f"x{i + 1}" for i in range(feature.shape[0])]
+        return list(channel_names(self.spec_.features[STATE]))
 
     def _excerpt(self) -> Tensor:
         """Observations (T, N) of the training data, on the device, float64."""
