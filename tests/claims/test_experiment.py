@@ -68,6 +68,13 @@ def test_what_was_not_run_is_left_out_and_nothing_holds_then(counting, folders):
     assert entry["left_out"] == ["second (seeds [0, 1])"]
 
 
+def test_a_run_of_other_seeds_says_so(counting, folders):
+    assert reproduce("counting", **folders)["command"] == "retrodict reproduce counting"
+    entry = reproduce("counting", seeds=(1, 2), **folders)
+    assert entry["command"] == "retrodict reproduce counting --seeds 1 2"
+    assert entry["left_out"] == ["seeds [0] of this experiment"]
+
+
 def test_quick_is_never_reported(counting, folders):
     entry = reproduce("counting", quick=True, **folders)
     assert entry["seeds"] == [0]

@@ -140,6 +140,7 @@ def reproduce(
     measured = {arm: dict(sorted(measured[arm].items())) for arm in todo if arm in measured}
     checks = trial.checks(measured, quick)
     missing = [f"{arm} (seeds {list(seeds)})" for arm in todo if arm not in measured]
+    unasked = [] if quick else [seed for seed in trial.seeds if seed not in seeds]
     partly = [f"{arm} (seeds {[s for s in seeds if s not in done]})" for arm, done in measured.items() if len(done) < len(seeds)]
     entry = {
         "slug": slug,
@@ -149,14 +150,20 @@ def reproduce(
         "measured": measured,
         "seeds": list(seeds),
         "seconds": round(sum(numbers["seconds"] for arm in measured.values() for numbers in arm.values())),
-        "command": f"retrodict reproduce {slug}" + (" --quick" if quick else ""),
+        "command": _command(trial, seeds, quick),
         "versions": _versions(),
         "machine": _machine(),
-        "left_out": [*trial.left_out, *missing, *partly],
+        "left_out": [*trial.left_out, *([f"seeds {unasked} of this experiment"] if unasked else []), *missing, *partly],
     }
     if not quick:
         write_text(results / f"{slug}.json", json.dumps(entry, indent=1) + "\n")
     return entry
+
+
+def _command(trial: Experiment, seeds: Sequence[int], quick: bool) -> str:
+    """What to type for the same numbers."""
+    others = [] if quick or seeds == tuple(trial.seeds) else ["--seeds", *map(str, seeds)]
+    return " ".join(["retrodict reproduce", trial.slug, *(["--quick"] if quick else []), *others])
 
 
 def cell_path(home: Path, arm: str, seed: int) -> Path:
