@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from retrodict.dynamics.plrnn import AlmostLinear
 from retrodict.errors import DataError
+from retrodict.metrics.free_runs import attractor_distance, free_run
 from retrodict.systems.laws.al_rnn import ALRNN
 from retrodict.systems.laws.gtf import GTF
 from retrodict.trajectories import from_arrays
@@ -183,6 +184,15 @@ def test_where_alpha_is_one_every_step_starts_from_the_data():
 
 
 # ---- symbols ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_weights_kept_are_those_whose_free_run_fills_space_as_the_held_out_series_does():
+    held = from_arrays([{STATE: SERIES[800:]}], fps=FPS)
+    law = GTF(hidden=8, sequence=20, steps=60, evaluate_every=20).fit(DATA, validation=held)
+    distance = attractor_distance(SERIES[800:], free_run(law, SERIES[800:]))
+    assert law.trained_.best == pytest.approx(distance, rel=1e-6)
+    last = GTF(hidden=8, sequence=20, steps=60).fit(DATA)
+    assert distance <= attractor_distance(SERIES[800:], free_run(last, SERIES[800:]))
 
 
 def test_symbols_are_the_regions_in_which_the_states_of_the_data_lie(circle):

@@ -22,7 +22,7 @@ from retrodict.training.run import Run
 from retrodict.worlds.chaos import ode_world
 
 TRAINED, CHOSEN = 40_000, 50_000
-"""Steps of a series of 100,000 that are trained on, and up to where it serves to choose among seeds; the rest judges."""
+"""Steps of 100,000 that are trained on, and up to where a series serves to choose among weights and seeds; the rest judges."""
 
 RECTIFIED = (0, 1, 2, 3, 5)
 FMRI_SEEDS = 3
@@ -148,11 +148,14 @@ def _trained(
     judge: Callable[[Any], Mapping[str, Any]],
     whole: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """A law fitted to the training part of a series (or the whole of another), and what it measures."""
+    """A law fitted to the training part of a series, the best weights kept by the part that chooses (or fitted to the whole of
+    another series, the last ones kept), and what it measures.
+    """
     train = series[:TRAINED] if series is not None else whole
     assert train is not None
+    validation = recorded(series[TRAINED:CHOSEN], fps=fps) if series is not None else None
     run = Run(folder, checkpoint_every=20_000, log_every=500, progress=False)
-    return fitted_and_judged(lambda: law.fit(recorded(train, fps=fps), run=run), judge)
+    return fitted_and_judged(lambda: law.fit(recorded(train, fps=fps), validation=validation, run=run), judge)
 
 
 def _half(series: np.ndarray, law: ALRNN, equilibria: bool = False) -> dict[str, Any]:

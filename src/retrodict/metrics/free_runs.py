@@ -9,8 +9,11 @@ import numpy as np
 import torch
 
 from retrodict.metrics.lyapunov import LyapunovSpectrum, lyapunov_spectrum
-from retrodict.metrics.reconstruction import prediction_error, spectrum_distance, state_space_divergence
+from retrodict.metrics.reconstruction import MOST_BINNED, prediction_error, spectrum_distance, state_space_divergence
 from retrodict.roles import Law
+
+BINS, SHORT_BINS, SHORT = 30, 8, 5000
+"""Cells per axis; and those of a series of fewer steps than the last number."""
 
 Numbers = dict[str, float | None]
 """What was measured; None where a run diverged."""
@@ -22,6 +25,13 @@ def free_run(law: Law, test: np.ndarray) -> np.ndarray:
     times = law.dt * torch.arange(length // 4, length // 4 + length, dtype=torch.float64)
     run: np.ndarray = law.simulate(start, times)[0].cpu().numpy()
     return run
+
+
+def attractor_distance(test: np.ndarray, run: np.ndarray) -> float:
+    """D_stsp of a run from a series, both (T, N), as suits the series: in cells, coarse where it is short, else by Gaussians."""
+    if test.shape[1] > MOST_BINNED:
+        return state_space_divergence(test, run, "gmm").value
+    return state_space_divergence(test, run, "bins", bins=SHORT_BINS if len(test) < SHORT else BINS).value
 
 
 def judged(

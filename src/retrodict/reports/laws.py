@@ -11,7 +11,8 @@ import torch
 
 from retrodict.errors import DataError, NotIdentifiableError
 from retrodict.metrics import Estimate, decorrelation_steps, interval, obstacles, valid_time
-from retrodict.metrics.free_runs import free_run, judged
+from retrodict.metrics.free_runs import BINS, SHORT, SHORT_BINS, free_run, judged
+from retrodict.metrics.reconstruction import MOST_BINNED
 from retrodict.reports import html, pictures
 from retrodict.reports.html import Html
 from retrodict.roles import Law, Report
@@ -25,9 +26,6 @@ STARTS = 50
 
 LEAST = 100
 """Held-out steps that a law is judged on, at least."""
-
-BINNED = 5
-"""Up to so many channels the attractor is compared cell by cell, above by Gaussians."""
 
 
 @dataclass(frozen=True)
@@ -91,9 +89,10 @@ def judge(laws: Sequence[Law], learning: Recordings, held: Recordings, names: Se
     Raises DataError where the longest held-out run is too short to be compared with, or a channel stands still in it.
     """
     series = judged_by(held, names)
-    method: Any = "bins" if series.shape[1] <= BINNED else "gmm"
-    short = len(series) < 5000
-    scores = [judged(law, series, method=method, bins=8 if short else 30, sigma=1.0 if short else 20.0) for law in laws]
+    method: Any = "bins" if series.shape[1] <= MOST_BINNED else "gmm"
+    short = len(series) < SHORT
+    bins, sigma = (SHORT_BINS, 1.0) if short else (BINS, 20.0)
+    scores = [judged(law, series, method=method, bins=bins, sigma=sigma) for law in laws]
     runs = [free_run(law, series) for law in laws]
     near = [bool((np.abs(run - series.mean(0)) <= 10 * series.std(0)).all()) for run in runs]  # False where not finite
     slow = decorrelation_steps(series)

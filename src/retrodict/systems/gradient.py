@@ -22,7 +22,7 @@ from retrodict.training.randomness import isolated
 from retrodict.training.run import Run
 from retrodict.training.schedules import schedule
 from retrodict.training.stage import Batch, Batches, Stage, read_on
-from retrodict.training.validation import Validation, heldout_loss
+from retrodict.training.validation import Measure, Validation, heldout_loss
 from retrodict.trajectories import Recordings, Window
 
 HELDOUT_BATCHES = 50
@@ -124,6 +124,13 @@ class GradientSystem(System):
                 raise DataError(f"{self.card.slug} cannot read {name!r}, which holds {recordings.features[name].dtype}.")
         return tuple(name for name in window.spans if name not in window.optional)
 
+    def measure(self, stage: Stage, validation: Recordings) -> Measure:
+        """What the net of a stage is judged by on held-out recordings: the stage's loss, if nothing better is known."""
+        read = self.reader(validation)  # as in training: what weighs steps there, by drawing or in the loss, does so here
+        epoch = len(read) if isinstance(read, Sized) else -(-validation.steps // self.batch)
+        count = min(epoch, HELDOUT_BATCHES)
+        return heldout_loss(stage.loss, lambda: islice(read_on(read, 0), count), self.torch_device, self.seed)
+
     def learn(self, recordings: Recordings, world: Any, validation: Recordings | None, run: Run) -> None:
         training = recordings
         if validation is None and self.holdout > 0:
@@ -186,11 +193,7 @@ class GradientSystem(System):
         if stage.augment is None and type(self).augment is not GradientSystem.augment:
             stage = replace(stage, augment=self.augment)
         if stage.validation is None and validation is not None:
-            read = self.reader(validation)  # as in training: what weighs steps there, by drawing or in the loss, does so here
-            epoch = len(read) if isinstance(read, Sized) else -(-validation.steps // self.batch)
-            count = min(epoch, HELDOUT_BATCHES)
-            measure = heldout_loss(stage.loss, lambda: islice(read_on(read, 0), count), self.torch_device, self.seed)
-            stage = replace(stage, validation=Validation(measure, self.evaluate_every, self.patience))
+            stage = replace(stage, validation=Validation(self.measure(stage, validation), self.evaluate_every, self.patience))
         return stage
 
     def _described(self) -> dict[str, Any]:
