@@ -173,12 +173,12 @@ class RecurrentLaw(GradientSystem, Law):
         from retrodict.metrics.free_runs import attractor_distance  # compiled: slow to import
 
         series = max((np.asarray(episode[STATE], np.float64) for episode in validation), key=len)
-        skipped = len(series) // 4
+        skipped, looked_at = len(series), 4 * len(series)  # long, for a run may leave the attractor late
 
         def distance(net: Any, step: int) -> float:
             with torch.no_grad():
                 start = net.embed(torch.from_numpy(series[:1]).to(net.normal.offset.device)).cpu()
-                states = scan(net.map.to(torch.float64, "cpu"), start, skipped + len(series))[skipped:, 0]
+                states = scan(net.map.to(torch.float64, "cpu"), start, skipped + looked_at)[skipped:, 0]
                 run = net.observe(states.to(net.normal.offset.device)).cpu().numpy()
             value = attractor_distance(series, run)
             return value if math.isfinite(value) else math.inf
