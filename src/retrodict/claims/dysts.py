@@ -152,7 +152,7 @@ class Dysts(Experiment):
     claim = (
         "forecasting error grows with the degree of chaos, across systems and methods; the systems serve discovery and transfer"
     )
-    seeds: Sequence[int] = (0, 1, 2, 3, 4)
+    seeds: Sequence[int] = (2, 3, 4)  # 0 and 1 served to choose the settings of discovery and transfer
 
     @property
     def needs(self) -> Mapping[str, Sequence[str]]:  # type: ignore[override]
