@@ -57,8 +57,8 @@ class Size:
     bare: int = 60_000
     heldout: int = 5000
     few: int = 500
-    inverse_steps: int = 2000
-    clone_steps: int = 2000
+    inverse_steps: int = 1500
+    clone_steps: int = 1000
     batch: int = 16
     every: int = 200
     games: int = 60
