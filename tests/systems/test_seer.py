@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -348,6 +350,8 @@ def test_a_gripper_is_opened_and_closed_as_it_was_recorded(zero):
         closed = seer.infer(named.windows(seer.reads, 4).at(0)).action[..., 2]
     assert (opened == zero).all()
     assert (closed == 1).all()
+    shut = again_with(named, lambda a: np.where([[False, False, True]], 1, a), ARM)
+    assert dataclasses.replace(seer, adapt_steps=1).fit(named, run=QUIET).adapt(shut).net_.opened.tolist() == [zero]
 
 
 def test_a_view_that_is_missing_is_named_and_not_filled():

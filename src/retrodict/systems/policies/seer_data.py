@@ -73,15 +73,18 @@ def refuse_short(recordings: Recordings, needed: int) -> None:
         )
 
 
-def gripper_zero(values: np.ndarray, name: str) -> float:
-    """What an open gripper is called in recorded values (n,), 0 or -1; raises DataError where it is not two-valued."""
+def gripper_zero(values: np.ndarray, name: str, known: float) -> float:
+    """What an open gripper is called in recorded values (n,), 0 or -1, or as was `known` where none is open.
+
+    Raises DataError where there are others than two values.
+    """
     met = np.unique(values)
     if not (set(met) <= {0.0, 1.0} or set(met) <= {-1.0, 1.0}):
         raise DataError(
             f"seer: the gripper {name!r} is 0 or 1, or -1 or 1, and here it goes from {met[0]:g} to {met[-1]:g} in {len(met)} "
             "values; leave gripper='' to treat it as one more number of the arm."
         )
-    return -1.0 if -1.0 in met else 0.0
+    return known if met[0] > 0 else float(met[0])
 
 
 def refuse_beyond(arm: np.ndarray, names: list[str]) -> None:

@@ -152,19 +152,9 @@ class SeerLearning(CameraSystem):
         if not arm:
             raise DataError(f"seer moves an arm, by numbers between -1 and 1; these actions have none ({space}).")
         sizes = (
-            "history",
-            "chunk",
-            "queries",
-            "slots",
-            "patch",
-            "vision",
-            "resampler_depth",
-            "width",
-            "depth",
-            "heads",
-            "dropout",
+            *("history", "chunk", "queries", "slots", "patch", "vision", "resampler_depth"),
+            *("width", "depth", "heads", "dropout", "decoder_width", "decoder_depth", "decoder_heads"),
         )
-        decoder = ("decoder_width", "decoder_depth", "decoder_heads")
         return SeerNet(
             shape,
             len(names),
@@ -173,7 +163,7 @@ class SeerLearning(CameraSystem):
             space,
             arm,
             gripper,
-            **{name: getattr(self, name) for name in (*sizes, *decoder)},
+            **{name: getattr(self, name) for name in sizes},
         )
 
     def prepare(self, recordings: Recordings) -> None:
@@ -192,7 +182,7 @@ class SeerLearning(CameraSystem):
         net, space = self.net_, self._space(self.spec_)
         actions = recorded_actions(recordings, space, self.card.slug)
         for j, i in enumerate(net.gripper):
-            net.opened[j] = gripper_zero(actions[:, i], space.names[i])
+            net.opened[j] = gripper_zero(actions[:, i], space.names[i], float(net.opened[j]))
         if not self.scale_actions:
             refuse_beyond(actions[:, net.arm], [space.names[i] for i in net.arm])
         return actions
@@ -270,11 +260,22 @@ class SeerLearning(CameraSystem):
         self.net_.text = self.net_.text.extended(few.tasks)
         for tokens in (self.net_.foresight, self.net_.action):
             torch.nn.init.zeros_(tokens)
-        rate = schedule(self.decay, self.adapt_rate, 0.0, self.adapt_steps, min(self.warmup, self.adapt_steps))
-        moving = Optimiser(rate=rate, weight_decay=self.weight_decay)
-        stage = Stage(self.adapt_steps, self.stage_loss, (moving,), clip=self.clip, augment=self.augment, name="adapt")
+        stage = replace(self._stage(self.net_, self.adapt_steps, self.adapt_rate), augment=self.augment, name="adapt")
         train(self.net_, self.reader(few), (stage,), Run(progress=False), seed=self.seed, device=self.torch_device)
         return self
+
+    def stages(self, net: Any) -> tuple[Stage, ...]:
+        return (self._stage(net, self.steps, self.learning_rate),)
+
+    def _stage(self, net: SeerNet, steps: int, rate: float) -> Stage:
+        """AdamW on everything; what says how sure it is learns apart, or its large gradient would eat up the clip."""
+        how: dict[str, Any] = {
+            "rate": schedule(self.decay, rate, 0.0, steps, min(self.warmup, steps)),
+            "weight_decay": self.weight_decay,
+        }
+        rest = [parameter for name, parameter in net.named_parameters() if not name.startswith("sure.")]
+        moving = (Optimiser(rest, clip=self.clip, **how), *((Optimiser(net.sure, **how),) if self.inverse else ()))
+        return Stage(steps, self.stage_loss, moving, ema=self.ema)
 
     # ---- on disk ------------------------------------------------------------------------------------------------------
 
