@@ -61,7 +61,7 @@ def tiny():
 @pytest.fixture(scope="module")
 def learned():
     size = {"vision": 32, "width": 32, "heads": 4, "decoder_width": 32, "queries": 4, "clip": 1.0, "weight_decay": 0.0}
-    steps = {"steps": 350, "batch": 24, "warmup": 40, "learning_rate": 4e-3}
+    steps = {"steps": 350, "batch": 24, "warmup": 40, "learning_rate": 2.5e-3}
     return Seer(**{**TINY, **size, **steps}).fit(drifting(300), run=QUIET)
 
 
@@ -141,7 +141,7 @@ def test_the_forecast_beats_copying_where_something_moves(learned):
     where, normed = changed(now, target), PatchScale.of(target).normalised(target)
     ours = (painted - normed)[where].square().mean()
     assert span == 4
-    assert ours < 0.6 * (PatchScale.of(now).normalised(now) - normed)[where].square().mean()
+    assert ours < 0.7 * (PatchScale.of(now).normalised(now) - normed)[where].square().mean()
     shown = learned.sample(len(rows), given)[EYE]
     assert shown.shape == then.shape
     assert shown.dtype == torch.uint8
@@ -154,8 +154,8 @@ def test_it_says_what_was_done_between_two_frames(learned):
     true = torch.stack([torch.from_numpy(held[int(e)]["action"][int(f)]) for e, f in zip(window["episode"], window["frame"])])
     whole = window["mask"].all(1)  # an outcome past the end is the last frame again
     error = (answer.action[:, 0] - true)[whole]
-    assert error[:, :2].square().mean() < 0.7 * true[:, :2].var(0).mean()
-    assert (error[:, 2] == 0).float().mean() > 0.8
+    assert error[:, :2].square().mean() < 0.2 * true[:, :2].var(0).mean()
+    assert (error[:, 2] == 0).float().mean() > 0.95
     assert set(answer.action[..., 2].unique().tolist()) == {0.0, 1.0}
 
 
@@ -383,7 +383,7 @@ def test_questions_that_cannot_be_answered(tiny):
 
 def test_the_claim_judges_forecast_and_actions(learned):
     found = judged(learned, drifting(8, 3))
-    assert found["forecast"] < 0.6 * found["copy"]
+    assert found["forecast"] < 0.7 * found["copy"]
     assert 0 < found["error"] < 0.06
     assert found["shuffled"] != pytest.approx(found["unshuffled"])
     assert set(found) == {"error", "unshuffled", "shuffled", "forecast", "copy", "forecast, pixels", "copy, pixels"}
