@@ -238,6 +238,11 @@ class Law(ABC):
 class Generator(ABC):
     """Makes samples; some also complete what is missing (`complete(window, known)`) or say what would have been (`intervene`)."""
 
+    @property
+    def asks(self) -> Window | None:
+        """The window that `given` must be, once fitted, one for each sample; None where samples can be had without."""
+        return None
+
     @abstractmethod
     def sample(self, n: int, given: Batch | None = None) -> Batch:
         """`n` samples of the features it was fitted on, given others where it can be conditioned."""

@@ -33,6 +33,10 @@ def looking():
 
 
 TINY_FRAMES = {"channels": (4, 4), "strides": (2, 2), "width": 8}
+TINY_SEER = {
+    **{"history": 3, "ahead": 2, "chunk": 2, "queries": 2, "slots": 4, "vision": 16, "resampler_depth": 1},
+    **{"width": 16, "depth": 2, "heads": 2, "decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2},
+}
 EXAMPLES = {
     "dynamo": lambda: DynaMo(**TINY_FRAMES, frames=3, latent_action=2, hidden=8, depth=1, heads=2, steps=4, batch=4, warmup=1),
     "inverse-dynamics-pretraining": lambda: InverseDynamicsPretraining(
@@ -45,6 +49,7 @@ EXAMPLES = {
     "dysts": lambda: ChaosBenchmark(train=5, test=3, starts=2, horizon=0.1),
     "koopman-limits": lambda: lookup("koopman-limits")(dictionary="monomials", degree=(1,)),
     "koopman-vae": lambda: lookup("koopman-vae")(frames=6, latent=4, hidden=4, steps=4, batch=4),
+    "seer": lambda: lookup("seer")(**TINY_SEER, steps=4, batch=4, warmup=1),
     "gtf": lambda: catalogue()["gtf"](hidden=4, teacher="adaptive", sequence=6, steps=6, batch=4),
     "al-rnn": lambda: catalogue()["al-rnn"](latent=7, every=3, sequence=6, steps=4, batch=4),
 }

@@ -9,8 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Rule = Literal["all", "past", "before", "same", "self"]
-"""Which keys of a group a query may see: any, those of its step or earlier, of an earlier step, of its step, or itself only."""
+Rule = Literal["all", "past", "before", "same", "self"] | int
+"""Which keys of a group a query may see: any, those of its step or earlier, of an earlier step, of its step, itself only, or, a
+number, those of the step so many later."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,13 @@ class Group:
     step: int = 0
 
 
-def mask_builder(groups: Sequence[Group], rules: Mapping[tuple[str, str], Rule]) -> Tensor:
+def mask_builder(groups: Sequence[Group], rules: Mapping[tuple[str, str], Rule | tuple[Rule, ...]]) -> Tensor:
     """The boolean matrix (L, L) of a sequence made of groups.
 
     Args:
         groups: the sequence, in order; a name may come again at every step.
-        rules: (name of the query's group, name of the key's group) -> rule; a pair that is not named may not look.
+        rules: (name of the query's group, name of the key's group) -> a rule, or several that each allow something; a pair that
+            is not named may not look.
 
     Raises ValueError for a rule on a group that is not there.
     """
@@ -51,10 +53,12 @@ def mask_builder(groups: Sequence[Group], rules: Mapping[tuple[str, str], Rule])
         "self": torch.eye(len(names), dtype=torch.bool),
     }
     mask = torch.zeros(len(names), len(names), dtype=torch.bool)
-    for (asking, asked), rule in rules.items():
+    for (asking, asked), given in rules.items():
         rows = torch.tensor([name == asking for name in names])
         columns = torch.tensor([name == asked for name in names])
-        mask |= rows[:, None] & columns[None, :] & allowed[rule]
+        for rule in given if isinstance(given, tuple) else (given,):
+            looks = key == query + rule if isinstance(rule, int) else allowed[rule]
+            mask |= rows[:, None] & columns[None, :] & looks
     return mask
 
 

@@ -192,8 +192,11 @@ def _law(system: Any, recordings: Recordings) -> Iterator[Question]:
 
 
 def _generator(system: Any, recordings: Recordings) -> Iterator[Question]:
-    if hasattr(system, "sample"):
+    if system.asks is None:
         yield Question("sample", lambda given: dict(system.sample(BATCH)), {}, named=False)
+        return
+    window = recordings.windows(system.asks, BATCH, seed=0).at(0)
+    yield Question("sample", lambda given: dict(system.sample(len(window["mask"]), given)), window, system.asks.optional)
 
 
 def _curator(system: Any, recordings: Recordings) -> Iterator[Question]:

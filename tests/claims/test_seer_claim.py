@@ -1,0 +1,60 @@
+"""How the experiment of Seer judges what its arms measured."""
+
+from __future__ import annotations
+
+import pytest
+
+from retrodict.claims.seer import EXPERIMENT
+
+
+def test_every_arm_that_is_needed_is_there_and_comes_first():
+    arms = list(EXPERIMENT.arms(False))
+    for arm, needed in EXPERIMENT.needs.items():
+        assert all(arms.index(name) < arms.index(arm) for name in needed), arm
+    quick = EXPERIMENT.arms(True)
+    assert set(quick) < set(arms)
+    assert all(name in quick for arm in quick for name in EXPERIMENT.needs.get(arm, ()))
+
+
+def measured(*, errors=(0.94, 0.97, 1.0), shuffled=1.31, forecast=0.79, success=(0.6, 0.5, 0.45), fewer=(0.5, 0.2, 0.2)):
+    seeds, names = (0, 1, 2), ("pidm", "auxiliary", "bc")
+    cells = {f"pretrain {name}": {s: {"error": e * (1 + s)} for s in seeds} for name, e in zip(names, errors, strict=True)}
+    for s in seeds:
+        own = cells["pretrain pidm"][s]
+        own |= {"shuffled": shuffled * 0.7, "unshuffled": 0.7, "forecast": forecast * 0.3, "copy": 0.3}
+    for shots, shares in ((5, success), (2, fewer)):
+        for name, share in zip(("pidm", "bc", "scratch"), shares, strict=True):
+            cells[f"play {name}, {shots}"] = {s: {"outcomes": [int(i < 20 * share) for i in range(20)]} for s in seeds}
+    return cells
+
+
+def judged(**given):
+    return [check.holds for check in EXPERIMENT.checks(measured(**given), False)]
+
+
+def test_seer_is_held_to_the_thresholds_of_its_page():
+    assert judged() == [True] * 7
+    assert judged(success=(0.6, 0.55, 0.45)) == [False, *[True] * 6]
+    assert judged(success=(0.6, 0.5, 0.5)) == [True, False, *[True] * 5]
+    assert judged(errors=(0.94, 0.93, 1.0)) == [True, True, False, *[True] * 4]
+    assert judged(errors=(0.94, 1.01, 1.0)) == [True] * 3 + [False] + [True] * 3
+    assert judged(errors=(0.96, 0.97, 1.0)) == [True] * 4 + [False] + [True] * 2
+    assert judged(shuffled=1.29) == [True] * 5 + [False, True]
+    assert judged(forecast=0.81) == [True] * 6 + [False]
+
+
+def test_where_both_are_saturated_fewer_demonstrations_are_judged():
+    names = [check.name for check in EXPERIMENT.checks(measured(success=(1.0, 0.95, 0.5)), False)]
+    assert names[0].startswith("success after 2 demonstrations")
+    assert judged(success=(1.0, 0.95, 0.5), fewer=(0.5, 0.45, 0.2))[:2] == [False, True]
+    assert judged(success=(1.0, 0.9, 0.5))[0] is True  # not more than 90 %: 5 demonstrations are judged
+
+
+def test_what_is_not_measured_is_not_judged():
+    assert EXPERIMENT.checks({}, False) == []
+    assert EXPERIMENT.checks({}, True) == []
+    some = {name: cells for name, cells in measured().items() if name in ("pretrain pidm", "pretrain bc")}
+    assert len(EXPERIMENT.checks(some, False)) == 3
+    (quick,) = EXPERIMENT.checks(some, True)
+    assert quick.holds
+    assert quick.value == pytest.approx(-0.12)
