@@ -214,6 +214,7 @@ def _batches(system: SeerLearning, recordings: Recordings) -> Iterator[dict[str,
         yield {n: torch.as_tensor(v).to(system.torch_device) if not isinstance(v, list) else v for n, v in batch.items()}
 
 
+@torch.no_grad()
 def judged(seer: Seer, recordings: Recordings) -> dict[str, float]:
     """What a Seer is worth without acting, on episodes that it did not learn from.
 
@@ -236,11 +237,10 @@ def judged(seer: Seer, recordings: Recordings) -> dict[str, float]:
         frames, action = seer.views(batch), batch[ACTION].float().unfold(1, seer.chunk, 1).transpose(-1, -2)
         seen = torch.stack([batch[f"mask.{name}"] for name in seer.seen(seer.spec_)]).all(0)
         valid = batch[f"mask.{ACTION}"].unfold(1, seer.chunk, 1) & seen[:, :k, None]
-        with torch.no_grad():
-            tokens = net.sequence(net.observed(net.see(frames[:, :k]), batch.get(STATE), batch["task"]))
-            foreseen, acting = net(tokens, mask)
-            swapped = net(torch.cat([tokens, tokens.roll(1, 0)], 1), foreign(mask, net.layout))[1][:, :k]
-            painted = net.decode(foreseen)
+        tokens = net.sequence(net.observed(net.see(frames[:, :k]), batch.get(STATE), batch["task"]))
+        foreseen, acting = net(tokens, mask)
+        swapped = net(torch.cat([tokens, tokens.roll(1, 0)], 1), foreign(mask, net.layout))[1][:, :k]
+        painted = net.decode(foreseen)
         own, others = (
             F.smooth_l1_loss(net.hand(of)[0], net.scale(action[..., net.arm]), reduction="none").mean(-1)
             for of in (acting, swapped)
