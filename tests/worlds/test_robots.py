@@ -8,7 +8,7 @@ import pytest
 import retrodict
 from retrodict.errors import DataError
 from retrodict.worlds import RandomPlayer, make, play, record, rollout
-from retrodict.worlds.players import RandomPolicy
+from retrodict.worlds.policies import RandomPolicy
 
 POINT, DOOR = "dm-control/point_mass-easy", "metaworld/door-open"
 

@@ -27,10 +27,11 @@ def make(id: str, **options: Any) -> World:
     MissingExtraError where its package is missing.
     """
     family, _, name = id.partition("/")
-    if family not in _families() or not name:
+    module = _family(family)
+    if module is None or not name:
         raise unknown(id, ids())
     try:
-        world: World = _families()[family].make(name, **options)
+        world: World = module.make(name, **options)
     except (TypeError, ValueError) as error:
         if not options:
             raise
@@ -53,7 +54,17 @@ def unknown(id: str, known: Iterable[str]) -> DataError:
 
 
 @cache
+def _family(name: str) -> ModuleType | None:
+    """The module of a family, which alone is imported; None where there is none of this name."""
+    package = importlib.import_module("retrodict.worlds")
+    module = name.replace("-", "_")
+    if "_" in name or module not in {entry.name for entry in pkgutil.iter_modules(package.__path__)}:
+        return None
+    found = importlib.import_module(f"retrodict.worlds.{module}")
+    return found if hasattr(found, "NAMES") else None
+
+
 def _families() -> dict[str, ModuleType]:
     package = importlib.import_module("retrodict.worlds")
-    modules = (importlib.import_module(f"retrodict.worlds.{entry.name}") for entry in pkgutil.iter_modules(package.__path__))
-    return {module.__name__.rpartition(".")[2].replace("_", "-"): module for module in modules if hasattr(module, "NAMES")}
+    names = (entry.name.replace("_", "-") for entry in pkgutil.iter_modules(package.__path__))
+    return {name: module for name in names if (module := _family(name)) is not None}

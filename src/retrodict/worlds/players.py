@@ -1,4 +1,4 @@
-"""Players and policies that know nothing: what anything else is held against, and the noise in a scripted player's hand."""
+"""Players: those that know nothing, and the noise in a scripted player's hand."""
 
 from __future__ import annotations
 
@@ -6,11 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from retrodict.errors import DataError
-from retrodict.roles import Batch, Policy
 from retrodict.trajectories import ActionSpace, Box, Discrete, MultiBinary
 from retrodict.worlds.world import Observation, Player
 
@@ -86,31 +83,3 @@ class Shaky(Player):
     def reset(self) -> None:
         self.player.reset()
         self.rng = np.random.default_rng((self.seed, 1))
-
-
-class RandomPolicy(Policy):
-    """Random actions as a policy: the floor of every comparison."""
-
-    def __init__(self, actions: ActionSpace, seed: int = 0) -> None:
-        self.actions, self.rng = actions, np.random.default_rng(seed)
-
-    def act(self, observation: Batch) -> Tensor:
-        return torch.from_numpy(sample(self.actions, self.rng, len(next(iter(observation.values())))))
-
-    def reset(self, mask: Tensor | None = None) -> None:
-        """Nothing is remembered."""
-
-
-class NullPolicy(Policy):
-    """Does nothing, in a world where there is an action for that; raises DataError where there is none."""
-
-    def __init__(self, actions: ActionSpace) -> None:
-        if actions.null is None:
-            raise DataError(f"this action space has no null action ({actions}).")
-        self.null = torch.tensor(actions.null)
-
-    def act(self, observation: Batch) -> Tensor:
-        return self.null.expand(len(next(iter(observation.values()))), -1)
-
-    def reset(self, mask: Tensor | None = None) -> None:
-        """Nothing is remembered."""
