@@ -11,16 +11,18 @@ from retrodict.claims.baselines.tied_world_model import TiedWorldModel
 from retrodict.errors import DataError, NotFittedError, RetrodictError
 from retrodict.systems import System
 from retrodict.systems.checks import Subject
-from retrodict.systems.policies.uwm import FRAMES, UWM
+from retrodict.systems.policies.uwm import UWM
+from retrodict.systems.policies.uwm_learning import FRAMES
 from retrodict.training.run import Run
 from retrodict.trajectories import ActionSpace, Discrete, from_arrays
 
 from .moving_dot import EYE, recordings
 
 SMALL = {
-    **{"backbone": "keypoints", "channels": (4, 8), "strides": (2, 1), "keypoints": 8, "width": 16},
-    **{"chunk": 4, "foreseen": 2, "frame_size": (10, 10), "patch": (2, 5, 5), "hidden": 32, "depth": 1, "heads": 2},
-    **{"registers": 2, "levels": 20, "sampling": 4, "draws": 2, "shift": 0, "steps": 4, "batch": 8, "warmup": 1, "device": "cpu"},
+    **{"backbone": "keypoints", "channels": (4, 8), "strides": (2, 1), "keypoints": 8, "width": 16, "shift": 0},
+    **{"chunk": 4, "foreseen": 2, "codec_channels": (4, 4), "codec_steps": 2, "patch": (2, 1, 1), "hidden": 32, "depth": 1},
+    **{"heads": 2, "registers": 2, "levels": 20, "sampling": 4, "draws": 2},
+    **{"steps": 4, "batch": 8, "warmup": 1, "device": "cpu"},
 }
 QUIET = Run(progress=False)
 
@@ -69,9 +71,9 @@ def test_a_window_holds_what_was_seen_what_is_to_come_and_the_actions_between(fi
         assert np.array_equal(batch[EYE][0, at].movedim(0, -1), frames[frame])
     assert np.array_equal(batch["action"][0], actions[6:10])
     clean, counts = fitted.taught(fitted.net_, batch)
-    assert clean[FRAMES].shape == (1, 1, 2, 3, 10, 10)
-    below = frames[8].reshape(10, 2, 10, 2, 3).mean((1, 3)) / 127.5 - 1
-    np.testing.assert_allclose(clean[FRAMES][0, 0, 0].movedim(0, -1), below, atol=1e-5)
+    assert clean[FRAMES].shape == (1, 1, 2, 4, 5, 5)
+    code = fitted.net_["codec"].encode(torch.from_numpy(frames[8].copy()).movedim(-1, 0)[None])[0]
+    torch.testing.assert_close(clean[FRAMES][0, 0, 0], code)
     torch.testing.assert_close(fitted.net_["scale"].inverse(clean["action"]), batch["action"])
     assert all(mask.all() for mask in counts.values())
     clean, counts = fitted.taught(fitted.net_, windows.gather(np.array([[0, 17]])))  # steps 18 and 19 are the last
@@ -148,18 +150,18 @@ def test_answers_have_their_form_and_repeat(fitted, window):
     assert inferred.action.shape == (3, 4, 2)
     assert torch.equal(inferred.action, fitted.infer(window).action)
     said = fitted.predict(started(window), torch.zeros(3, 4, 2), samples=5)
-    assert said.values[EYE].shape == (3, 5, 2, 3, 10, 10)
+    assert said.values[EYE].shape == (3, 5, 2, 3, 20, 20)
     assert said.values[EYE].dtype == torch.uint8
     assert said.every == 2
     torch.manual_seed(3)
     one = fitted.sample(6, {EYE: window[EYE][:1, :2]})[EYE]
-    assert one.shape == (6, 2, 3, 10, 10)
+    assert one.shape == (6, 2, 3, 20, 20)
     assert not torch.equal(one[0], one[1])
     torch.manual_seed(3)
     assert torch.equal(fitted.sample(6, {EYE: window[EYE][:1, :2]})[EYE], one)
     both = fitted.joint(started(window), samples=2)
     assert both["action"].shape == (3, 2, 4, 2)
-    assert both[EYE].shape == (3, 2, 2, 3, 10, 10)
+    assert both[EYE].shape == (3, 2, 2, 3, 20, 20)
 
 
 def test_a_chunk_is_played_to_its_end_and_a_roll_out_repeats_under_a_seed(fitted, monkeypatch, tmp_path):
@@ -215,8 +217,8 @@ def test_without_any_action_it_is_a_video_model_and_says_so(window, tmp_path):
     bare = UWM(**SMALL).fit(recordings(4, without=("action",)), run=QUIET)
     bare = System.load(bare.save(tmp_path / "uwm"))
     now = started(window)
-    assert bare.sample(3, now)[EYE].shape == (3, 2, 3, 10, 10)
-    assert bare.predict(now).values[EYE].shape == (3, 1, 2, 3, 10, 10)
+    assert bare.sample(3, now)[EYE].shape == (3, 2, 3, 20, 20)
+    assert bare.predict(now).values[EYE].shape == (3, 1, 2, 3, 20, 20)
     bare.reset()
     for ask in (
         lambda: bare.act({EYE: window[EYE][:, 0]}),
@@ -244,7 +246,7 @@ def test_settings_and_actions_that_do_not_fit_are_named():
     for settings, sentence in (
         ({"foreseen": 3}, "evenly spread over its chunk"),
         ({"draws": 1}, "from two draws or more"),
-        ({"patch": (2, 4, 4)}, r"blocks of \(2, 4, 4\) do not fill \(2, 10, 10\)"),
+        ({"patch": (2, 2, 2)}, r"\(2, 20, 20\) .* is no multiple of \(2, 8, 8\)"),
     ):
         with pytest.raises(DataError, match=sentence):
             UWM(**{**SMALL, **settings}).fit(recordings(2))
@@ -286,17 +288,17 @@ def test_the_supervised_rival_keeps_the_contract_and_reads_the_same_windows(fitt
 
 @pytest.mark.slow
 def test_one_network_learns_all_four_modes():
-    learned = {**SMALL, "levels": 50, "sampling": 8, "draws": 4, "hidden": 48, "depth": 2, "patch": (2, 5, 5)}
-    model = UWM(**{**learned, "steps": 600, "batch": 32, "learning_rate": 2e-3}).fit(recordings(60), run=QUIET)
+    learned = {**SMALL, "levels": 50, "sampling": 8, "draws": 4, "hidden": 48, "depth": 2, "codec_channels": (8, 16)}
+    learned |= {"steps": 500, "codec_steps": 200, "batch": 32, "learning_rate": 2e-3, "warmup": 50}
+    model = UWM(**learned).fit(recordings(60), run=QUIET)
     window = dataclasses.replace(model.window(model.spec_), edge="drop", optional=())
     batch = recordings(10, seed=9).windows(window, 60).at(0)
     said, done = model.infer(batch).action[:, :2].mean(1), batch["action"][:, :2].mean(1)  # what the first frame to come shows
     assert float(1 - (said - done).square().sum() / (done - done.mean(0)).square().sum()) > 0.5
     torch.manual_seed(0)
-    truth = (model._small(batch[EYE][:, 2:])[:, 0] + 1) * 127.5
 
     def error(frames):
-        return float((frames[:, 0].float() - truth).square().mean())
+        return float((frames[:, 0].float() - batch[EYE][:, 2:]).square()[:, 0].mean())
 
     led = error(model.predict(batch, batch["action"]).values[EYE])
     assert led < 0.7 * error(model.predict(batch, batch["action"].roll(1, 0)).values[EYE])

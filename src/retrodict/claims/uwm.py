@@ -21,7 +21,8 @@ from retrodict.claims.baselines.tied_world_model import TiedWorldModel
 from retrodict.claims.experiment import Check, Experiment, Measured
 from retrodict.metrics import Estimate, interval, paired
 from retrodict.systems.policies.diffusion_policy import DiffusionPolicy
-from retrodict.systems.policies.uwm import FRAMES, UWM
+from retrodict.systems.policies.uwm import UWM
+from retrodict.systems.policies.uwm_learning import FRAMES
 from retrodict.training.run import Run
 from retrodict.trajectories import Recordings, from_arrays
 from retrodict.trajectories.features import ACTION
@@ -36,6 +37,7 @@ SHOWN: Mapping[str, Any] = {"size": (64, 64), "target": True, "repeat": 5, "step
 
 NEAR = 0.05
 BEST_OF = 8
+JUDGED = (32, 32)
 MOVED = 10  # of 255: how much a pixel differs in some colour to count as changed
 BALL = 120  # of 255: greener than that is only the ball
 
@@ -198,12 +200,12 @@ def _modes(name: str, seed: int, folder: Path, quick: bool) -> Measured:
     if not isinstance(model, UWM):
         return found
     torch.manual_seed(seed)  # of what is drawn
-    now, truth = _small(batch[EYE][:, [1]], model), _small(batch[EYE][:, 2:], model)
+    now, truth = _small(batch[EYE][:, [1]]), _small(batch[EYE][:, 2:])
     changed = (truth - now).abs().amax(2, keepdim=True).gt(MOVED).expand_as(truth)
     copied = float(((truth - now) ** 2)[changed].mean())
 
     def foreseen(actions: Tensor | None, samples: int = 1) -> Tensor:
-        return model.predict(batch, actions, samples=samples).values[EYE].float().cpu()
+        return _small(model.predict(batch, actions, samples=samples).values[EYE])
 
     def off(frames: Tensor) -> float:
         return float((_place(frames[:, -1]) - _place(truth[:, -1])).norm(dim=-1).mean())
@@ -229,9 +231,9 @@ def _modes(name: str, seed: int, folder: Path, quick: bool) -> Measured:
     }
 
 
-def _small(frames: Tensor, model: UWM) -> Tensor:
-    """Frames (B, T, C, H, W) at the size at which they are foreseen, 0 to 255."""
-    return F.adaptive_avg_pool2d(frames.float().flatten(0, 1), model.frame_size).view(*frames.shape[:3], *model.frame_size)
+def _small(frames: Tensor) -> Tensor:
+    """Frames (..., C, H, W) at the size at which they are judged, 0 to 255."""
+    return F.adaptive_avg_pool2d(frames.cpu().float().flatten(0, -4), JUDGED).view(*frames.shape[:-2], *JUDGED)
 
 
 def _place(frames: Tensor) -> Tensor:

@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from retrodict.errors import DataError
-from retrodict.networks.joint_denoiser import ChunkPart, VideoPart
 from retrodict.roles import Batch, ForwardModel, Generator, Inferred, InverseModel, Prediction
 from retrodict.systems.contract import Card, Spec
-from retrodict.systems.joint_diffusion import JointDiffusion
 from retrodict.systems.looking import same_actions
+from retrodict.systems.policies.uwm_learning import FRAMES, VideoAndActions, but_codec
 from retrodict.training.loop import train
 from retrodict.training.optimisers import Optimiser
 from retrodict.training.run import Run
 from retrodict.training.schedules import schedule
-from retrodict.training.stage import Batches, Stage
-from retrodict.trajectories import Recordings, Span, Window
+from retrodict.training.stage import Stage
+from retrodict.trajectories import Recordings, Window
 from retrodict.trajectories.features import ACTION
 
-FRAMES = "frames"
 TOLERANCE = 0.05
 """Share of its range by which an inferred action may be off and still count as right, for the confidence."""
 
 
 @dataclass
-class UWM(JointDiffusion, InverseModel, ForwardModel, Generator):
+class UWM(VideoAndActions, InverseModel, ForwardModel, Generator):
     """A unified world model: next frames and next actions, each with a noise level of its own.  (Zhu et al., 2025)
 
     Reads camera frames `observation.images.<camera>`, and `action` in the episodes that have it. A transformer, told the codes of
@@ -43,17 +38,15 @@ class UWM(JointDiffusion, InverseModel, ForwardModel, Generator):
       `sample` draws frames, the actions unknown; `joint` draws both.
 
     Episodes without actions are learned from with their actions at the highest level, where nothing of an action is left; the
-    error of that noise is not masked. Steps beyond the end of an episode repeat its last one and are not learned from.
+    error of that noise is not masked. Frames to come are drawn as codes of a small image codec, which is learned first. Steps
+    beyond the end of an episode repeat its last one and are not learned from.
 
     The defaults are those of a CPU. The paper's: 2 frames of 224 x 224 through a ResNet-18, chunks of 16, 16 frames to come as
-    codes of a frozen image VAE in blocks of (2, 4, 4), width 768, depth 12, 12 heads, 8 registers; 100,000 steps of AdamW at 1e-4
-    in batches of 36 for each GPU; then 10,000 steps on one task. Proprioception and language, optional there, are left out.
+    codes of the image VAE of SDXL (4 numbers for 8 x 8 pixels) in blocks of (2, 4, 4), width 768, depth 12, 12 heads and 8
+    registers; 100,000 steps of AdamW at 1e-4 in batches of 36 for each GPU; then 10,000 steps on one task. Proprioception and
+    language, optional there, are left out.
 
     Attributes:
-        foreseen: frames to come, spread evenly over the chunk, the last at its end.
-        frame_size: (height, width) at which they are foreseen.
-        patch: frames, rows and columns that make one token.
-        labelled: share of the windows of a batch that have actions, where not all recordings do.
         draws: samples of which `infer` takes the mean, and the spread for its confidence.
         adapt_steps, adapt_rate: of `adapt`; the rate climbs for a tenth of the steps and then falls on a cosine.
     """
@@ -69,99 +62,28 @@ class UWM(JointDiffusion, InverseModel, ForwardModel, Generator):
         claim="with a noise level each for action and video, one network is four models, and learns to act from bare video too",
     )
 
-    foreseen: int = 4
-    frame_size: tuple[int, int] = (32, 32)
-    patch: tuple[int, int, int] = (2, 8, 8)
-    labelled: float = 0.5
     draws: int = 4
     adapt_steps: int = 500
     adapt_rate: float = 1e-4
-    steps: int = field(default=3000, kw_only=True)
 
     # ---- what is read -------------------------------------------------------------------------------------------------
 
     def window(self, spec: Spec) -> Window:
-        if self.observed < 1 or self.foreseen < 1 or self.chunk % self.foreseen or self.draws < 2:
-            raise DataError(
-                f"{self.card.slug} foresees frames evenly spread over its chunk, and infers from two draws or more; got "
-                f"observed={self.observed}, chunk={self.chunk}, foreseen={self.foreseen}, draws={self.draws}."
-            )
-        sides = (self.foreseen, *self.frame_size)
-        if any(side % block for side, block in zip(sides, self.patch, strict=True)):
-            raise DataError(f"{self.card.slug}: blocks of {self.patch} do not fill {sides}, the frames to come and their size.")
-        return self._around(spec, learning=True)
+        if self.draws < 2:
+            raise DataError(f"{self.card.slug} infers from two draws or more; got draws={self.draws}.")
+        return super().window(spec)
 
     @property
     def reads(self) -> Window:
         """A window as long as the chunk, with the frames up to its first step and those to come."""
         self.check_fitted()
-        return self._around(self.spec_, learning=False)
+        return self.around(self.spec_, learning=False)
 
     @property
     def asks(self) -> Window:
         """The frames up to a step."""
         self.check_fitted()
         return replace(self.looked_at(self.spec_, self.observed - 1), edge="replicate")
-
-    @property
-    def every(self) -> int:
-        """Steps between the frames to come."""
-        return self.chunk // self.foreseen
-
-    def _around(self, spec: Spec, *, learning: bool) -> Window:
-        to_come = Span(0, self.foreseen - 1, stride=self.every, offset=self.every)
-        spans: dict[str, Any] = dict.fromkeys(self.seen(spec), (Span(self.observed - 1), to_come))
-        if learning and self.acts(spec):
-            spans[ACTION] = Span(0, self.chunk - 1)
-        optional = (ACTION,) if ACTION in spans else ()
-        return Window(0, self.chunk - 1, spans, optional=optional, image_size=self.looked_at(spec).image_size)
-
-    def reader(self, recordings: Recordings) -> Batches:
-        window, known = self.window(self.spec_), [ACTION in episode for episode in recordings]
-        weights = None
-        if any(known) and not all(known):
-            steps = {has: sum(len(e) for e, k in zip(recordings, known, strict=True) if k == has) for has in (True, False)}
-            weights = [self.labelled / steps[True] if has else (1 - self.labelled) / steps[False] for has in known]
-        return recordings.windows(window, self.batch, seed=self.seed, weights=weights)
-
-    def learn(self, recordings: Recordings, world: Any, validation: Recordings | None, run: Run) -> None:
-        short = [str(episode) for episode in recordings if len(episode) < self.chunk]
-        if short:
-            warnings.warn(
-                f"{self.card.slug}: {len(short)} episode(s), such as {short[0]}, are shorter than a chunk of {self.chunk}; what "
-                "is missing at their end repeats their last step and is not learned from.",
-                stacklevel=3,
-            )
-        super().learn(recordings, world, validation, run)
-
-    # ---- how it learns ------------------------------------------------------------------------------------------------
-
-    def parts(self, spec: Spec) -> dict[str, ChunkPart | VideoPart]:
-        names = self.seen(spec)
-        channels = self.shape(spec.features[names[0]])[0]
-        shape = (len(names), self.foreseen, channels, *self.frame_size)
-        return {**super().parts(spec), FRAMES: VideoPart(shape, self.patch, self.hidden)}
-
-    def taught(self, net: Any, batch: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        frames = self._small(self.views(batch)[:, self.observed :])
-        inside = batch[f"mask.{self.seen(self.spec_)[0]}"][:, self.observed :]
-        clean, counts = {FRAMES: frames}, {FRAMES: inside[:, None].expand(frames.shape[:3])}
-        if self.acts(self.spec_):
-            labelled, known = _labelled(batch)
-            clean[ACTION] = net["scale"](batch[ACTION].float()) * labelled[:, None, None]
-            counts[ACTION] = known | ~labelled[:, None]
-        return clean, counts
-
-    def drawn_levels(self, batch: Mapping[str, Tensor], parts: Sequence[str]) -> dict[str, Tensor]:
-        levels = super().drawn_levels(batch, parts)
-        if ACTION in levels:
-            levels[ACTION] = torch.where(_labelled(batch)[0], levels[ACTION], self.levels - 1)
-        return levels
-
-    def _small(self, frames: Tensor) -> Tensor:
-        """Frames (B, T, V, C, H, W), uint8, as the denoiser has them: (B, V, T, C, h, w) within [-1, 1]."""
-        x = frames.movedim(2, 1).to(torch.float32).mul(1 / 127.5).sub(1)
-        return F.adaptive_avg_pool2d(x.flatten(0, 2), self.frame_size).view(*x.shape[:4], *self.frame_size)
 
     def adapt(self, recordings: Recordings) -> Self:
         """Learn on from recordings of one task, with the scale of actions as it is; returns self.
@@ -172,7 +94,7 @@ class UWM(JointDiffusion, InverseModel, ForwardModel, Generator):
         few = self.admit(recordings)
         same_actions(self.space(self.spec_).width, few, self.card.slug)
         rate = schedule("cosine", self.adapt_rate, 0.0, self.adapt_steps, self.adapt_steps // 10)
-        optimiser = Optimiser(rate=rate, weight_decay=self.weight_decay)
+        optimiser = Optimiser(but_codec(self.net_), rate=rate, weight_decay=self.weight_decay)
         stage = Stage(self.adapt_steps, self.stage_loss, (optimiser,), clip=self.clip, augment=self.augment, name="adapt")
         train(self.net_, self.reader(few), (stage,), Run(progress=False), seed=self.seed, device=self.torch_device)
         return self
@@ -195,7 +117,7 @@ class UWM(JointDiffusion, InverseModel, ForwardModel, Generator):
                 f"{self.card.slug} infers from {self.observed} frames up to now and {self.foreseen} to come; it was given "
                 f"{frames.shape[1]} in all (pad=True repeats a single one to come)."
             )
-        known = self._small(frames[:, self.observed :]).repeat_interleave(self.draws, 0)
+        known = self.coded(self.net_, frames[:, self.observed :]).repeat_interleave(self.draws, 0)
         generator = torch.Generator(self.torch_device).manual_seed(self.seed)
         drawn = self.drawn(self._told(frames, self.draws), (ACTION,), {FRAMES: known}, generator)[ACTION]
         drawn = drawn.view(len(frames), self.draws, *drawn.shape[1:])
@@ -206,7 +128,7 @@ class UWM(JointDiffusion, InverseModel, ForwardModel, Generator):
     def predict(
         self, observation: Batch, actions: Tensor | None = None, horizon: int | None = None, samples: int = 1
     ) -> Prediction:
-        """The frames to come, uint8 (B, samples, foreseen, C, *frame_size) for each camera, after frames (B, observed, ...).
+        """The frames to come, uint8 (B, samples, foreseen, C, H, W) for each camera, after frames (B, observed, ...).
 
         Further frames, as `reads` gives them, are not looked at. Without `actions` (B, chunk, width) they are marginalised.
 
@@ -229,7 +151,7 @@ class UWM(JointDiffusion, InverseModel, ForwardModel, Generator):
         return Prediction(self._seen_in(drawn, samples), every=self.every)
 
     def sample(self, n: int, given: Batch | None = None) -> Batch:
-        """Frames to come, uint8 (n, foreseen, C, *frame_size) for each camera, after the frames (n or 1, observed, ...) given.
+        """Frames to come, uint8 (n, foreseen, C, H, W) for each camera, after the frames (n or 1, observed, ...) given.
 
         Raises as `predict` does, and where nothing is given.
         """
@@ -265,13 +187,9 @@ class UWM(JointDiffusion, InverseModel, ForwardModel, Generator):
         with torch.no_grad():
             return self.conditions(self.net_, frames[:, : self.observed]).repeat_interleave(times, 0)
 
+    @torch.no_grad()
     def _seen_in(self, drawn: Tensor, samples: int) -> dict[str, Tensor]:
-        """Frames (B samples, V, T, C, h, w) within [-1, 1] as each camera would show them, uint8 (B, samples, T, C, h, w)."""
-        frames = drawn.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).view(-1, samples, *drawn.shape[1:])
+        """What each camera shows, uint8 (B, samples, T, C, H, W), of codes (B samples, V, T, latent, h, w)."""
+        frames = self.net_["codec"].decode(drawn)
+        frames = frames.view(-1, samples, *frames.shape[1:])
         return {name: frames[:, :, view] for view, name in enumerate(self.seen(self.spec_))}
-
-
-def _labelled(batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Which windows have actions, (B,), and which of their steps, (B, chunk)."""
-    known = batch[f"mask.{ACTION}"]
-    return known[:, 0], known
