@@ -19,24 +19,17 @@ def test_every_arm_that_is_needed_is_there_and_comes_first():
 
 def judged(*, inverse=0.85, supervised=0.9, error=0.4, off=0.8, shuffled=2.0, video=0.7, tied=(0.5, 0.5), won=(0.9, 0.7, 0.7)):
     seeds = (0, 1, 2)
-    mine = {
-        "inverse": inverse,
-        "forward": 0.8,
-        "forward error": error,
-        "off": off,
-        "off, shuffled": shuffled,
-        "video error": video,
-    }
+    mine = {"inverse": inverse, "forward": 0.8, "forward error": error, "video error": video}
+    mine |= {"off": off, "off, shuffled": shuffled}
     outcomes = [[int(i < round(share * 30)) for i in range(30)] for share in won]
-    measured = {
-        "modes uwm": dict.fromkeys(seeds, mine),
-        "modes supervised": dict.fromkeys(seeds, {"inverse": supervised}),
-        "modes tied": dict.fromkeys(seeds, {"inverse": tied[0], "forward": tied[1]}),
-        **{
-            f"play {name}": dict.fromkeys(seeds, {"outcomes": o})
-            for name, o in zip(("uwm with video", "uwm", "diffusion policy"), outcomes, strict=True)
-        },
+    names = ("play uwm with video", "play uwm", "play diffusion policy")
+    arms = {
+        "modes uwm": mine,
+        "modes supervised": {"inverse": supervised},
+        "modes tied": {"inverse": tied[0], "forward": tied[1]},
+        **{name: {"outcomes": o} for name, o in zip(names, outcomes, strict=True)},
     }
+    measured = {name: dict.fromkeys(seeds, numbers) for name, numbers in arms.items()}
     return [check.holds for check in EXPERIMENT.checks(measured, False)]
 
 

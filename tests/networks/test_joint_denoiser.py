@@ -117,8 +117,8 @@ def test_a_codec_keeps_to_its_bounds_and_learns_what_is_there():
     assert codes.shape == (2, 5, 4, 4, 6)
     assert codes.abs().max() < 1
     assert codec.decode(codes).shape == frames.shape
-    optimiser = torch.optim.Adam(codec.parameters(), 5e-3)
-    for _ in range(150):
+    optimiser = torch.optim.Adam(codec.parameters(), 1e-2)
+    for _ in range(200):
         optimiser.zero_grad()
         codec(frames).backward()
         optimiser.step()
