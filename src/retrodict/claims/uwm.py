@@ -54,12 +54,13 @@ class Size:
     random: int = 200
     tested: int = 40
     windows: int = 256
+    codec_steps: int = 500
     steps: int = 3000
     batch: int = 64
     rollouts: int = 30
 
 
-FULL, QUICK = Size(), Size(labelled=12, videos=24, random=24, tested=6, windows=48, steps=100, batch=32, rollouts=4)
+FULL, QUICK = Size(), Size(random=24, tested=6, windows=32, codec_steps=60, steps=150, batch=32)
 QUICK_ARMS = ("record random", "modes uwm", "modes tied")
 
 RIVALS = {"uwm": UWM, "tied": TiedWorldModel, "supervised": SupervisedInverse}
@@ -176,8 +177,7 @@ def _record_random(seed: int, folder: Path, quick: bool) -> Measured:
 
 
 def _record_expert(name: str, seed: int, folder: Path, quick: bool) -> Measured:
-    size = QUICK if quick else FULL
-    count, noise, first = (size.labelled, 0.1, 1000) if name == "expert" else (size.videos, 0.3, 2000)
+    count, noise, first = (FULL.labelled, 0.1, 1000) if name == "expert" else (FULL.videos, 0.3, 2000)
     how: dict[str, Any] = {"workers": min(4, os.cpu_count() or 1), "progress": False, "overwrite": True, **SHOWN}
     record(WORLD, folder / name, count, seed=first + seed, noise=noise, keep_privileged=False, **how)
     recorded = open_recordings(folder / name)
@@ -190,7 +190,10 @@ def _record_expert(name: str, seed: int, folder: Path, quick: bool) -> Measured:
 def _modes(name: str, seed: int, folder: Path, quick: bool) -> Measured:
     """Learn the dynamics from random pushes, and answer about episodes not seen."""
     size = QUICK if quick else FULL
-    model = RIVALS[name](**EYES, steps=size.steps, batch=size.batch, warmup=min(100, size.steps // 5), seed=seed)
+    settings: dict[str, Any] = {**EYES, "steps": size.steps, "batch": size.batch, "seed": seed}
+    if name != "supervised":
+        settings["codec_steps"] = size.codec_steps
+    model = RIVALS[name](**settings)
     model.fit(open_recordings(folder / "random"), run=Run(progress=False))
     model.save(folder / f"model {name}")
     window = replace(model.window(model.spec_), edge="drop", optional=())
@@ -267,7 +270,7 @@ def _losses(model: UWM, batch: Mapping[str, Tensor]) -> dict[str, float]:
 
 
 def _play(name: str, seed: int, folder: Path, quick: bool) -> Measured:
-    size = QUICK if quick else FULL
+    size = FULL  # there is no such arm in the quick run
     demonstrated: Recordings = open_recordings(folder / "expert")
     how: dict[str, Any] = {**EYES, "steps": size.steps, "batch": size.batch, "seed": seed}
     policy: Any
@@ -276,7 +279,7 @@ def _play(name: str, seed: int, folder: Path, quick: bool) -> Measured:
     elif name == "diffusion policy":
         policy = DiffusionPolicy(**how)
     else:
-        policy = UWM(**how)
+        policy = UWM(**how, codec_steps=size.codec_steps)
     if name == "uwm with video":
         demonstrated = demonstrated + open_recordings(folder / "video").without(ACTION)
     policy.fit(demonstrated, run=Run(progress=False))

@@ -88,8 +88,8 @@ class JointDiffusion(CameraSystem, Policy):
 
     def drawn_levels(self, batch: Mapping[str, Tensor], parts: Sequence[str]) -> dict[str, Tensor]:
         """The level of each part, (B,), from 0 to `levels` - 1."""
-        size, device = len(batch["frame"]), self.torch_device
-        return {name: torch.randint(self.levels, (size,), device=device) for name in parts}
+        anchors = batch["frame"]
+        return {name: torch.randint(self.levels, (len(anchors),), device=anchors.device) for name in parts}
 
     def recent(self, batch: Mapping[str, Tensor]) -> Tensor:
         """What a training batch shows up to now, (B, observed, ...), as `glimpse` gives it at each step."""
