@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 
 import numpy as np
 import pytest
@@ -25,6 +26,8 @@ SMALL = {
     **{"steps": 4, "batch": 8, "warmup": 1, "device": "cpu"},
 }
 QUIET = Run(progress=False)
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*its codec of frames loses:UserWarning")
 
 
 def half_labelled(episodes=6):
@@ -240,6 +243,14 @@ def test_columns_that_never_change_and_short_episodes_are_warned_of():
     with pytest.warns(UserWarning, match="3 episode.* shorter than a chunk of 4; what is missing at their end repeats"):
         short = UWM(**SMALL).fit(recordings(3, steps=3), run=QUIET)
     assert short.infer(recordings(1, steps=3).windows(short.reads, 1).at(0)).action.shape == (1, 4, 2)
+
+
+def test_a_codec_that_loses_what_moves_is_warned_of():
+    with pytest.warns(UserWarning, match="codec of frames loses what moves .* more codec_steps"):
+        UWM(**SMALL).fit(recordings(3), run=QUIET)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        UWM(**{**SMALL, "codec_steps": 400, "codec_channels": (8, 16), "batch": 16}).fit(recordings(10), run=QUIET)
 
 
 def test_settings_and_actions_that_do_not_fit_are_named():

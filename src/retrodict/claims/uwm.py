@@ -54,7 +54,7 @@ class Size:
     random: int = 200
     tested: int = 40
     windows: int = 256
-    codec_steps: int = 500
+    codec_steps: int = 1000
     steps: int = 3000
     batch: int = 64
     rollouts: int = 30
