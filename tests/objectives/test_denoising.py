@@ -113,8 +113,8 @@ def test_a_limit_is_kept_and_a_start_leaves_out_what_is_above():
     schedule, asked = Schedule("cosine", 100), []
     far = torch.full((2, 2), 3.0, dtype=torch.float64)
     assert ddim(point(schedule, far), normal((2, 2)), schedule, limit=1.0).max() <= 1
-    ddim(lambda x, level: asked.append(level) or torch.zeros_like(x), far, schedule, 10, start=50)
-    assert asked == [49, 39, 29, 19, 9]
+    ddim(lambda x, level: asked.append(level) or torch.zeros_like(x), far, schedule, 10, start=49)
+    assert asked == [40, 30, 20, 10, 0]
 
 
 def test_inversion_leads_back_to_the_noise():

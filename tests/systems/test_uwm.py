@@ -125,10 +125,10 @@ def test_the_frames_of_a_window_are_shifted_together(fitted):
 # ---- how it answers ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("spacing", "highest", "path"), [("trailing", 19, [19, 14, 9, 4]), ("leading", 15, [15, 10, 5, 0])])
-def test_the_levels_say_which_question_is_answered(fitted, window, monkeypatch, spacing, highest, path):
-    monkeypatch.setattr(fitted, "spacing", spacing)
-    actions = torch.zeros(3, 4, 2)
+@pytest.mark.parametrize(("unknown", "highest"), [("highest", 19), ("begins", 15)])
+def test_the_levels_say_which_question_is_answered(fitted, window, monkeypatch, unknown, highest):
+    monkeypatch.setattr(fitted, "unknown", unknown)
+    actions, path = torch.zeros(3, 4, 2), [15, 10, 5, 0]
 
     def policy():
         fitted.reset()

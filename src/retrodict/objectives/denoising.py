@@ -61,8 +61,10 @@ class Schedule:
         kept = self.kept.to(x.device)[levels].view(-1, *[1] * (x.dim() - 1))
         return kept.sqrt().to(x.dtype) * x + (1 - kept).sqrt().to(x.dtype) * noise
 
-    def sampled(self, steps: int, spacing: Spacing = "trailing") -> list[int]:
+    def sampled(self, steps: int, spacing: Spacing = "leading") -> list[int]:
         """The levels at which a sampler of so many steps asks, descending: from T - 1 (`trailing`) or to 0 (`leading`).
+
+        At T - 1 of the cosine next to nothing of a sample is left: what is said there of the noise says nothing of the sample.
 
         Raises DataError for more steps than levels.
         """
@@ -79,7 +81,7 @@ def ddim(
     schedule: Schedule,
     steps: int = 10,
     *,
-    spacing: Spacing = "trailing",
+    spacing: Spacing = "leading",
     start: int | None = None,
     limit: float | None = None,
     eta: float = 0.0,
@@ -109,7 +111,7 @@ def ddim(
 
 
 def inverted(
-    model: Denoiser, x: Tensor, schedule: Schedule, steps: int = 10, *, spacing: Spacing = "trailing", stop: int | None = None
+    model: Denoiser, x: Tensor, schedule: Schedule, steps: int = 10, *, spacing: Spacing = "leading", stop: int | None = None
 ) -> Tensor:
     """The noise (B, ...) out of which `ddim` would draw the samples `x`: its steps backwards, up to level `stop`.
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from retrodict.errors import DataError
 from retrodict.networks.chunks import ChunkExecutor, Mode, Recent
 from retrodict.networks.joint_denoiser import ChunkPart, JointDenoiser, VideoPart
-from retrodict.objectives.denoising import Schedule, Spacing, ddim
+from retrodict.objectives.denoising import Schedule, ddim
 from retrodict.objectives.masked import masked_mean
 from retrodict.roles import Batch, Policy
 from retrodict.systems.cameras import CameraSystem
@@ -44,9 +44,10 @@ class JointDiffusion(CameraSystem, Policy):
         hidden, depth, heads: of the transformer.
         registers: learned tokens beside those of the parts.
         levels: of noise, on a squared cosine.
-        sampling: steps of DDIM in which an answer is drawn.
-        spacing: `trailing` begins at the highest level, where unknown parts are held too; `leading`, the paper's, ends at the
-            lowest and so begins, and holds them, somewhat below the highest.
+        sampling: steps of DDIM in which an answer is drawn. They begin somewhat below the highest level (at 90 of 0 to 99), where
+            so little is left of a sample that its estimate from the noise would be arbitrary.
+        unknown: level at which parts are held that an answer leaves open: the `highest`, as in training on bare video, or that at
+            which sampling `begins`, as in the official code.
     """
 
     observed: int = 2
@@ -64,7 +65,7 @@ class JointDiffusion(CameraSystem, Policy):
     registers: int = 4
     levels: int = 100
     sampling: int = 10
-    spacing: Spacing = "trailing"
+    unknown: Literal["highest", "begins"] = "highest"
     batch: int = field(default=64, kw_only=True)
     learning_rate: float = field(default=5e-4, kw_only=True)
     weight_decay: float = field(default=1e-6, kw_only=True)
@@ -183,7 +184,7 @@ class JointDiffusion(CameraSystem, Policy):
     ) -> dict[str, Tensor]:
         """Samples of the `wanted` parts, given the condition (B, c) and `known` parts, which are at the lowest level.
 
-        What is neither stays noise at the level at which sampling begins: it is marginalised.
+        What is neither stays the noise that it was drawn as, at the level `unknown` says: it is marginalised.
         """
         denoiser, schedule = self.net_["denoiser"], self.schedule
         size, known = len(condition), known or {}
@@ -193,7 +194,7 @@ class JointDiffusion(CameraSystem, Policy):
             if name not in known
         }
         fixed = {**known, **{name: x for name, x in noise.items() if name not in wanted}}
-        highest = schedule.sampled(self.sampling, self.spacing)[0]
+        held = self.levels - 1 if self.unknown == "highest" else schedule.sampled(self.sampling, "leading")[0]
         lengths = [prod(noise[name].shape[1:]) for name in wanted]
 
         def split(flat: Tensor) -> dict[str, Tensor]:
@@ -201,13 +202,13 @@ class JointDiffusion(CameraSystem, Policy):
             return {name: piece.view_as(noise[name]) for name, piece in zip(wanted, pieces, strict=True)}
 
         def model(flat: Tensor, level: int) -> Tensor:
-            at = {name: level if name in wanted else 0 if name in known else highest for name in denoiser.parts}
+            at = {name: level if name in wanted else 0 if name in known else held for name in denoiser.parts}
             levels = {name: torch.full((size,), t, device=flat.device) for name, t in at.items()}
             said = denoiser({**fixed, **split(flat)}, levels, condition)
             return torch.cat([said[name].flatten(1) for name in wanted], 1)
 
         start = torch.cat([noise[name].flatten(1) for name in wanted], 1)
-        return split(ddim(model, start, schedule, self.sampling, spacing=self.spacing, limit=1.0))
+        return split(ddim(model, start, schedule, self.sampling, spacing="leading", limit=1.0))
 
     def act(self, observation: Batch) -> Tensor:
         """Flat actions (B, width) for B worlds side by side; remembers what it saw.
