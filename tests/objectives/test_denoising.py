@@ -55,6 +55,15 @@ def test_every_sample_is_noised_at_its_own_level_and_variance_is_kept(kind):
     torch.testing.assert_close(noisy.var(1), torch.ones(3, dtype=torch.float64), rtol=0, atol=0.05)
 
 
+def test_noise_is_that_of_v():
+    schedule, x, noise, levels = Schedule("cosine", 100), normal((4, 3)), normal((4, 3), 1), torch.tensor([0, 30, 90, 99])
+    noisy, kept = schedule.add_noise(x, levels, noise), schedule.kept[levels][:, None]
+    v = kept.sqrt() * noise - (1 - kept).sqrt() * x
+    torch.testing.assert_close(schedule.noise_of(v, noisy, levels), noise)
+    off = (schedule.noise_of(v + 1, noisy, levels) - noise).mean(1)
+    torch.testing.assert_close(off, kept[:, 0].sqrt())
+
+
 def test_sampled_levels_are_those_of_both_spacings():
     schedule = Schedule("cosine", 100)
     assert schedule.sampled(10, "leading") == [90, 80, 70, 60, 50, 40, 30, 20, 10, 0]

@@ -55,7 +55,7 @@ class Size:
     tested: int = 40
     windows: int = 256
     codec_steps: int = 1000
-    steps: int = 3000
+    steps: int = 6000
     batch: int = 64
     rollouts: int = 30
 
@@ -258,7 +258,7 @@ def _losses(model: UWM, batch: Mapping[str, Tensor]) -> dict[str, float]:
             levels = {name: torch.full((size,), model.levels // 2), other: torch.full((size,), level)}
             noise = {part: torch.randn_like(x) for part, x in clean.items()}
             noisy = {part: model.schedule.add_noise(x, levels[part], noise[part]) for part, x in clean.items()}
-            said = model.net_["denoiser"](noisy, levels, told)[name]
+            said = model.noise_in(model.net_, noisy, levels, told)[name]
             found[f"{name}, rest {what}"] = float((said - noise[name]).square().mean())
     return found
 

@@ -75,7 +75,7 @@ class VideoPart(nn.Module):
 
 
 class JointDenoiser(nn.Module):
-    """The noise in every part of noisy samples.
+    """What there is to say of every part of noisy samples: the noise in it, or v.
 
     All tokens look at all others; condition and levels shift, scale and gate every block (adaLN-zero), so that at the start each
     block is the identity and the answer is zero.
@@ -104,7 +104,7 @@ class JointDenoiser(nn.Module):
         nn.init.zeros_(self.modulation.bias)
 
     def forward(self, noisy: Mapping[str, Tensor], levels: Mapping[str, Tensor], condition: Tensor) -> dict[str, Tensor]:
-        """Noise by part, of the shapes of `noisy`; levels (B,) by part, condition (B, c)."""
+        """An answer for each part, of the shapes of `noisy`; levels (B,) by part, condition (B, c)."""
         told = torch.cat([condition, self.levels(torch.stack([levels[name] for name in self.parts], -1))], -1)
         embedded = [part.embed(noisy[name]) for name, part in self.parts.items()]  # type: ignore[operator]
         if self.registers is not None:

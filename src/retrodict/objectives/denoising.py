@@ -58,8 +58,21 @@ class Schedule:
 
     def add_noise(self, x: Tensor, levels: Tensor, noise: Tensor) -> Tensor:
         """Samples (B, ...) at levels (B,), each its own."""
+        sample, mixed = self._weights(x, levels)
+        return sample * x + mixed * noise
+
+    def noise_of(self, v: Tensor, noisy: Tensor, levels: Tensor) -> Tensor:
+        """The noise in samples at levels (B,) whose v = sqrt(abar) eps - sqrt(1 - abar) x_0 is said.  (Salimans & Ho, 2022)
+
+        A network that says v errs little where little is left of a sample: its error counts sqrt(abar) times.
+        """
+        sample, mixed = self._weights(noisy, levels)
+        return mixed * noisy + sample * v
+
+    def _weights(self, x: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
+        """sqrt(abar) and sqrt(1 - abar) at levels (B,), for x (B, ...)."""
         kept = self.kept.to(x.device)[levels].view(-1, *[1] * (x.dim() - 1))
-        return kept.sqrt().to(x.dtype) * x + (1 - kept).sqrt().to(x.dtype) * noise
+        return kept.sqrt().to(x.dtype), (1 - kept).sqrt().to(x.dtype)
 
     def sampled(self, steps: int, spacing: Spacing = "leading") -> list[int]:
         """The levels at which a sampler of so many steps asks, descending: from T - 1 (`trailing`) or to 0 (`leading`).

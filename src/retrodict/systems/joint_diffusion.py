@@ -67,7 +67,7 @@ class JointDiffusion(CameraSystem, Policy):
     sampling: int = 10
     unknown: Literal["highest", "begins"] = "highest"
     batch: int = field(default=64, kw_only=True)
-    learning_rate: float = field(default=5e-4, kw_only=True)
+    learning_rate: float = field(default=1e-3, kw_only=True)
     weight_decay: float = field(default=1e-6, kw_only=True)
     warmup: int = field(default=100, kw_only=True)
     decay: Literal["constant", "linear", "cosine"] = field(default="cosine", kw_only=True)
@@ -164,8 +164,15 @@ class JointDiffusion(CameraSystem, Policy):
         levels, schedule = self.drawn_levels(batch, tuple(clean)), self.schedule
         noise = {name: torch.randn_like(x) for name, x in clean.items()}
         noisy = {name: schedule.add_noise(x, levels[name], noise[name]) for name, x in clean.items()}
-        said = net["denoiser"](noisy, levels, self.conditions(net, self.recent(batch)))
+        said = self.noise_in(net, noisy, levels, self.conditions(net, self.recent(batch)))
         return {name: masked_mean((said[name] - noise[name]).square(), counts[name]) for name in clean}
+
+    def noise_in(
+        self, net: Any, noisy: Mapping[str, Tensor], levels: Mapping[str, Tensor], condition: Tensor
+    ) -> dict[str, Tensor]:
+        """The noise in every part at its level, by way of v (see `Schedule.noise_of`), without which short trainings fail."""
+        said = net["denoiser"](noisy, levels, condition)
+        return {name: self.schedule.noise_of(v, noisy[name], levels[name]) for name, v in said.items()}
 
     @property
     def schedule(self) -> Schedule:
@@ -186,11 +193,11 @@ class JointDiffusion(CameraSystem, Policy):
 
         What is neither stays the noise that it was drawn as, at the level `unknown` says: it is marginalised.
         """
-        denoiser, schedule = self.net_["denoiser"], self.schedule
+        parts, schedule = self.net_["denoiser"].parts, self.schedule
         size, known = len(condition), known or {}
         noise = {
             name: torch.randn(size, *part.shape, generator=generator, device=condition.device)
-            for name, part in denoiser.parts.items()
+            for name, part in parts.items()
             if name not in known
         }
         fixed = {**known, **{name: x for name, x in noise.items() if name not in wanted}}
@@ -202,9 +209,9 @@ class JointDiffusion(CameraSystem, Policy):
             return {name: piece.view_as(noise[name]) for name, piece in zip(wanted, pieces, strict=True)}
 
         def model(flat: Tensor, level: int) -> Tensor:
-            at = {name: level if name in wanted else 0 if name in known else held for name in denoiser.parts}
+            at = {name: level if name in wanted else 0 if name in known else held for name in parts}
             levels = {name: torch.full((size,), t, device=flat.device) for name, t in at.items()}
-            said = denoiser({**fixed, **split(flat)}, levels, condition)
+            said = self.noise_in(self.net_, {**fixed, **split(flat)}, levels, condition)
             return torch.cat([said[name].flatten(1) for name in wanted], 1)
 
         start = torch.cat([noise[name].flatten(1) for name in wanted], 1)

@@ -39,15 +39,16 @@ class VideoAndActions(JointDiffusion):
         latent: numbers by which the codec tells a block of pixels.
         codec_channels: of its convolutions, each of which halves the frame: a block has 2 ** len(codec_channels) pixels a side.
         codec_steps: in which it is learned.
-        patch: frames, and rows and columns of codes, that make one token; it should not hold more numbers than `hidden`.
+        patch: frames, and rows and columns of codes, that make one token; it should not hold more numbers than `hidden`. Where a
+            whole frame fits, as a small one does, nothing has to be gathered from several tokens and learning takes fewer steps.
         labelled: share of the windows of a batch that have actions, where not all recordings do.
     """
 
     foreseen: int = 4
     latent: int = 4
-    codec_channels: tuple[int, ...] = (16, 32, 64)
+    codec_channels: tuple[int, ...] = (16, 32, 64, 64)
     codec_steps: int = 1000
-    patch: tuple[int, int, int] = (2, 2, 2)
+    patch: tuple[int, int, int] = (1, 4, 4)
     labelled: float = 0.5
     steps: int = field(default=3000, kw_only=True)
 
