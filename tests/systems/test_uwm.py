@@ -295,22 +295,3 @@ def test_the_supervised_rival_keeps_the_contract_and_reads_the_same_windows(fitt
     at = np.array([[0, 6]])
     mine, theirs = (made.windows(m.reads, 1).gather(at)[EYE] for m in (fitted, subject.fitted))
     assert torch.equal(mine, theirs)
-
-
-@pytest.mark.slow
-def test_one_network_learns_all_four_modes():
-    learned = {**SMALL, "levels": 50, "sampling": 8, "draws": 4, "hidden": 48, "depth": 2, "codec_channels": (8, 16)}
-    learned |= {"steps": 500, "codec_steps": 200, "batch": 32, "learning_rate": 2e-3, "warmup": 50}
-    model = UWM(**learned).fit(recordings(60), run=QUIET)
-    window = dataclasses.replace(model.window(model.spec_), edge="drop", optional=())
-    batch = recordings(10, seed=9).windows(window, 60).at(0)
-    said, done = model.infer(batch).action[:, :2].mean(1), batch["action"][:, :2].mean(1)  # what the first frame to come shows
-    assert float(1 - (said - done).square().sum() / (done - done.mean(0)).square().sum()) > 0.5
-    torch.manual_seed(0)
-
-    def error(frames):
-        return float((frames[:, 0].float() - batch[EYE][:, 2:]).square()[:, 0].mean())
-
-    led = error(model.predict(batch, batch["action"]).values[EYE])
-    assert led < 0.7 * error(model.predict(batch, batch["action"].roll(1, 0)).values[EYE])
-    assert led < 0.7 * error(model.predict(batch).values[EYE])
