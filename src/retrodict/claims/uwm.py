@@ -60,7 +60,7 @@ class Size:
     rollouts: int = 30
 
 
-FULL, QUICK = Size(), Size(random=24, tested=6, windows=32, codec_steps=60, steps=150, batch=32)
+FULL, QUICK = Size(), Size(random=12, tested=4, windows=16, codec_steps=40, steps=80, batch=32)
 QUICK_ARMS = ("record random", "modes uwm", "modes tied")
 
 RIVALS = {"uwm": UWM, "tied": TiedWorldModel, "supervised": SupervisedInverse}

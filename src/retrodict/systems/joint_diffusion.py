@@ -170,7 +170,7 @@ class JointDiffusion(CameraSystem, Policy):
     def noise_in(
         self, net: Any, noisy: Mapping[str, Tensor], levels: Mapping[str, Tensor], condition: Tensor
     ) -> dict[str, Tensor]:
-        """The noise in every part at its level, by way of v (see `Schedule.noise_of`), without which short trainings fail."""
+        """The noise in every part at its level, by way of v (see `Schedule.noise_of`)."""
         said = net["denoiser"](noisy, levels, condition)
         return {name: self.schedule.noise_of(v, noisy[name], levels[name]) for name, v in said.items()}
 

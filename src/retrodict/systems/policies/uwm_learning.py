@@ -40,7 +40,7 @@ class VideoAndActions(JointDiffusion):
         codec_channels: of its convolutions, each of which halves the frame: a block has 2 ** len(codec_channels) pixels a side.
         codec_steps: in which it is learned.
         patch: frames, and rows and columns of codes, that make one token; it should not hold more numbers than `hidden`. Where a
-            whole frame fits, as a small one does, nothing has to be gathered from several tokens and learning takes fewer steps.
+            whole frame fits, as a small one does, nothing has to be gathered from several tokens.
         labelled: share of the windows of a batch that have actions, where not all recordings do.
     """
 
