@@ -46,14 +46,17 @@ class Prediction:
     """What a forward model answers.
 
     Attributes:
-        values: predicted features, each (B, samples, horizon, *shape).
+        values: predicted features, each (B, samples, horizon, *shape); where not every step is foreseen, (B, samples, horizon //
+            every, *shape).
         space: `observation` in the units of the recordings, or `embedding` in the system's own.
         std: standard deviations of the same shapes, where the model gives them.
+        every: steps from one of the values to the next, and from the observation to the first.
     """
 
     values: Mapping[str, Tensor]
     space: Literal["observation", "embedding"] = "observation"
     std: Mapping[str, Tensor] | None = None
+    every: int = 1
 
 
 @dataclass(frozen=True)

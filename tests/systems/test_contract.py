@@ -37,12 +37,27 @@ TINY_SEER = {
     **{"history": 3, "ahead": 2, "chunk": 2, "queries": 2, "slots": 4, "vision": 16, "resampler_depth": 1},
     **{"width": 16, "depth": 2, "heads": 2, "decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2},
 }
+TINY_DIFFUSION = {
+    **{"chunk": 2, "hidden": 8, "depth": 1, "heads": 2, "registers": 1, "levels": 10, "sampling": 2},
+    **{"steps": 4, "batch": 4, "warmup": 1},
+}
 EXAMPLES = {
     "dynamo": lambda: DynaMo(**TINY_FRAMES, frames=3, latent_action=2, hidden=8, depth=1, heads=2, steps=4, batch=4, warmup=1),
     "inverse-dynamics-pretraining": lambda: InverseDynamicsPretraining(
         **TINY_FRAMES, keypoints=4, hidden=(8,), policy_hidden=(8,), steps=4, batch=4, warmup=1
     ),
     "few-shot-cloning": lambda: FewShotCloning(looking(), hidden=(8,), chunk=2, steps=4, batch=4),
+    "uwm": lambda: lookup("uwm")(
+        **TINY_FRAMES,
+        keypoints=4,
+        **TINY_DIFFUSION,
+        foreseen=2,
+        draws=2,
+        codec_channels=(4, 4, 4),
+        codec_steps=2,
+        patch=(2, 2, 5),
+    ),
+    "diffusion-policy": lambda: lookup("diffusion-policy")(**TINY_FRAMES, keypoints=4, **TINY_DIFFUSION),
     "nearest-neighbours": lambda: NearestNeighbours(looking(), k=3),
     "deep-linear": lambda: lookup("deep-linear")(whiten=True),
     "rep4ex": lambda: lookup("rep4ex")(width=8, steps=4, batch=16, outcome_steps=4),

@@ -1,4 +1,7 @@
-"""Acting by chunks: a policy says several actions ahead; which of them is taken, and how overlapping answers are joined."""
+"""Acting by chunks: a policy says several actions ahead; which of them is taken, and how overlapping answers are joined.
+
+And its counterpart on the side of what is seen: the last few observations.
+"""
 
 from __future__ import annotations
 
@@ -78,3 +81,35 @@ class ChunkExecutor:
         else:
             self._chunks = torch.cat([self._chunks, chunk[None]])[-self.horizon :]
             self._age = torch.cat([self._age, new])[-self.horizon :]
+
+
+class Recent:
+    """The last `length` observations (B, ...) of B worlds side by side; before an episode's first one stands that one again."""
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+        self._seen: Tensor | None = None  # (B, length, ...)
+        self._fresh: Tensor | None = None  # (B,), True where an episode begins
+
+    def reset(self, mask: Tensor | None = None) -> None:
+        """Forget the worlds where `mask` (B,) is True, all where it is None."""
+        if mask is None:
+            self._seen = self._fresh = None
+        elif self._fresh is not None:
+            self._fresh = self._fresh | torch.as_tensor(mask, dtype=torch.bool, device=self._fresh.device)
+
+    def push(self, seen: Tensor) -> Tensor:
+        """The last observations (B, length, ...), this one included.
+
+        Raises RetrodictError where another number of worlds was seen before.
+        """
+        again = seen[:, None].expand(-1, self.length, *seen.shape[1:])
+        if self._seen is None or self._fresh is None:
+            self._seen = again
+        elif len(self._seen) != len(seen):
+            raise RetrodictError(f"a policy played {len(self._seen)} worlds and is shown {len(seen)}; call reset() in between.")
+        else:
+            fresh = self._fresh.view(-1, *[1] * (again.dim() - 1))
+            self._seen = torch.where(fresh, again, torch.cat([self._seen[:, 1:], seen[:, None]], 1))
+        self._fresh = torch.zeros(len(seen), dtype=torch.bool, device=seen.device)
+        return self._seen

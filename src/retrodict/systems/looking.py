@@ -10,7 +10,7 @@ from torch import Tensor
 
 from retrodict.errors import DataError
 from retrodict.roles import Batch, Encoder
-from retrodict.systems.contract import System
+from retrodict.systems.contract import Spec, System
 from retrodict.training.probes import encoded
 from retrodict.trajectories import Recordings, Window
 
@@ -50,3 +50,13 @@ def same_actions(width: int, recordings: Recordings, who: str) -> None:
         raise DataError(
             f"{who} learned actions of {width} numbers and these demonstrations have {theirs}; they are another robot's."
         )
+
+
+def width_of(encoder: Encoder, spec: Spec) -> int:
+    """Width of an encoder's codes, found by encoding a blank frame."""
+    blank = {}
+    for name in encoder.reads.spans:
+        feature = spec.features[name]
+        shape = (feature.shape[-1], *feature.shape[:-1]) if feature.is_visual else feature.shape
+        blank[name] = torch.zeros(1, 1, *shape, dtype=torch.uint8 if feature.is_visual else torch.float32)
+    return int(encoder.encode(blank).shape[-1])

@@ -159,10 +159,10 @@ def _forward_model(system: Any, recordings: Recordings) -> Iterator[Question]:
     def ask(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
         prediction = system.predict(given, actions, HORIZON, SAMPLES)
         for name, value in prediction.values.items():
+            promised = (size, SAMPLES, HORIZON // prediction.every)
             expect(
-                tuple(value.shape[:3]) == (size, SAMPLES, HORIZON),
-                f"predict gave {name!r} of shape {list(value.shape)}, not (B, samples, horizon, ...) of "
-                f"{[size, SAMPLES, HORIZON]}.",
+                tuple(value.shape[:3]) == promised,
+                f"predict gave {name!r} of shape {list(value.shape)}, not (B, samples, horizon, ...) of {list(promised)}.",
             )
         return dict(prediction.values)
 

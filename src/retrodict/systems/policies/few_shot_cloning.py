@@ -15,7 +15,7 @@ from retrodict.networks.code_head import CodeHead
 from retrodict.roles import Batch, Policy
 from retrodict.systems.contract import Card, Spec, System
 from retrodict.systems.gradient import GradientSystem
-from retrodict.systems.looking import code_of, codes_of, require_encoder, single
+from retrodict.systems.looking import code_of, codes_of, require_encoder, single, width_of
 from retrodict.training.stage import Batches
 from retrodict.trajectories import Recordings, Span, Window
 from retrodict.trajectories.features import ACTION
@@ -119,13 +119,3 @@ class FewShotCloning(GradientSystem, Policy):
     def reset(self, mask: Tensor | None = None) -> None:
         self._chunks = self._chunks or ChunkExecutor(self.chunk, self.mode)
         self._chunks.reset(mask)
-
-
-def width_of(encoder: Any, spec: Spec) -> int:
-    """Width of an encoder's codes, found by encoding a blank frame."""
-    blank = {}
-    for name in encoder.reads.spans:
-        feature = spec.features[name]
-        shape = (feature.shape[-1], *feature.shape[:-1]) if feature.is_visual else feature.shape
-        blank[name] = torch.zeros(1, 1, *shape, dtype=torch.uint8 if feature.is_visual else torch.float32)
-    return int(encoder.encode(blank).shape[-1])
