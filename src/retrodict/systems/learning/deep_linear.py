@@ -62,7 +62,7 @@ class DeepLinear(System, Analysis, Law, Encoder):
     card: ClassVar[Card] = Card(
         slug="deep-linear",
         title="Exact solutions to the nonlinear dynamics of learning in deep linear neural networks",
-        authors="Andrew M. Saxe, James L. McClelland, Surya Ganguli",
+        authors="Saxe, McClelland, Ganguli",
         year=2014,
         url="https://arxiv.org/abs/1312.6120",
         reads="samples with whitened inputs and targets; training runs",

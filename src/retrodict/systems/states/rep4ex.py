@@ -66,7 +66,7 @@ class Rep4Ex(GradientSystem, Encoder, ForwardModel, Generator):
     card: ClassVar[Card] = Card(
         slug="rep4ex",
         title="Identifying representations for intervention extrapolation",
-        authors="Sorawit Saengkyongam, Elan Rosenfeld, Pradeep Ravikumar, Niklas Pfister, Jonas Peters",
+        authors="Saengkyongam, Rosenfeld, Ravikumar, Pfister, Peters",
         year=2024,
         url="https://arxiv.org/abs/2310.04295",
         reads="trials of a continuous action, an observation and an outcome",
