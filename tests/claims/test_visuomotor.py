@@ -6,6 +6,9 @@ import pytest
 
 from retrodict.claims.dynamo import EXPERIMENT as DYNAMO
 from retrodict.claims.dynamo import RIVALS, TASKS
+from retrodict.claims.encoders_and_heads import ENCODERS as TABLE_ENCODERS
+from retrodict.claims.encoders_and_heads import EXPERIMENT as TABLE
+from retrodict.claims.encoders_and_heads import HEADS as TABLE_HEADS
 from retrodict.claims.inverse_dynamics_pretraining import EXPERIMENT as INVERSE
 
 
@@ -71,3 +74,13 @@ def test_inverse_dynamics_pretraining_is_held_to_the_thresholds_of_its_page():
     assert inverse(ceiling=0.7)[6] is False
     assert inverse(shown=0.16)[7] is False
     assert inverse(plain=-0.05)[8] is False
+
+
+def test_the_table_of_encoders_and_heads_wants_every_pair():
+    cell = {0: {"success": {"5": [0.5, 1.0]}}}
+    every = {f"{name} under {head}": cell for name in TABLE_ENCODERS for head in TABLE_HEADS}
+    first, *rest = TABLE.checks(every, quick=False)
+    assert first.holds
+    assert [check.value for check in rest] == [0.75] * len(every)
+    every.popitem()
+    assert not TABLE.checks(every, quick=False)[0].holds

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from retrodict.claims._hidden_goal import PROBED, Tasks, record_all, tried
 from retrodict.claims.baselines.cloned_encoder import ClonedEncoder
 from retrodict.claims.baselines.random_encoder import RandomEncoder
 from retrodict.claims.baselines.true_state import TrueState
@@ -24,10 +23,7 @@ from retrodict.training.run import Run
 from retrodict.trajectories import Recordings
 from retrodict.trajectories.features import STATE
 from retrodict.trajectories.stores import open as open_recordings
-from retrodict.worlds import Vector, make, record, rollout
-from retrodict.worlds.point_mass import PointMass
 
-WORLD = "dm-control/point_mass-easy"
 SIZE = (48, 48)
 DISTRACTED: Mapping[str, Any] = {"size": SIZE, "others": 1}
 VISIBLE: Mapping[str, Any] = {"size": SIZE, "others": 1, "target": True}
@@ -37,8 +33,6 @@ PLAIN: Mapping[str, Any] = {"size": SIZE, "others": 0}
 SETTINGS = {"hidden": DISTRACTED, "visible": VISIBLE, "plain": PLAIN}
 
 SHOTS = (1, 2, 5)
-NEAR = 0.05
-PROBED, JUDGED = 30, 20  # episodes that a probe learns from and is judged on, with action noise 0.5
 
 
 @dataclass(frozen=True)
@@ -50,11 +44,10 @@ class Size:
     steps: int = 1500
     head_steps: int = 500
     scratch_steps: int = 150
-    goals: int = 10
-    starts: int = 8
+    tasks: Tasks = field(default_factory=Tasks)
 
 
-FULL, QUICK = Size(), Size(corpus=60, largest=60, steps=250, head_steps=200, scratch_steps=20, goals=2, starts=2)
+FULL, QUICK = Size(), Size(corpus=60, largest=60, steps=250, head_steps=200, scratch_steps=20, tasks=Tasks(2, 2))
 QUICK_ARMS = (
     *("record hidden", "encode inverse dynamics", "encode cloning"),
     *("few-shot true state", "few-shot inverse dynamics", "few-shot cloning"),
@@ -184,27 +177,9 @@ def _check(name: str, estimate: Any, asked: str, holds: bool) -> Check:
 
 
 def _record(setting: str, seed: int, folder: Path, quick: bool) -> Measured:
-    size, options = QUICK if quick else FULL, SETTINGS[setting]
-    how: dict[str, Any] = {"workers": min(4, os.cpu_count() or 1), "progress": False, "overwrite": True, **options}
+    size = QUICK if quick else FULL
     count = size.largest if setting == "hidden" else size.corpus
-    record(WORLD, folder / setting / "corpus", count, seed=1000 + seed, noise=0.0, **how)
-    record(WORLD, folder / setting / "probe", PROBED + JUDGED, seed=2000 + seed, noise=0.5, **how)
-    for number, goal in enumerate(_goals(seed, size)):
-        few = {**how, "workers": 1, "goal": goal}
-        record(WORLD, folder / setting / f"goal-{number}", max(SHOTS), seed=3000 + seed, noise=0.0, **few)
-    corpus = open_recordings(folder / setting / "corpus")
-    return {"episodes": len(corpus), "frames": corpus.steps}
-
-
-def _goals(seed: int, size: Size) -> list[tuple[float, float]]:
-    """Goals of the new tasks, which no pretraining episode had."""
-    drawn = np.random.default_rng((seed, 77)).uniform(-0.26, 0.26, (size.goals, 2))
-    return [(float(x), float(y)) for x, y in drawn]
-
-
-def _starts(seed: int, size: Size) -> list[int]:
-    """Episodes that are played towards each goal, the same for every arm."""
-    return [5_000_000 + 1000 * seed + i for i in range(size.starts)]
+    return record_all(folder / setting, seed, count, size.tasks, SETTINGS[setting])
 
 
 # ---- encoders ---------------------------------------------------------------------------------------------------------
@@ -232,52 +207,6 @@ def _probed(encoder: Any, folder: Path, kind: str) -> float:
 # ---- few-shot cloning -------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def _worlds(size: Size, options: Mapping[str, Any]) -> Iterator[tuple[Vector, Callable[[tuple[float, float]], None]]]:
-    """Worlds side by side, and a way to give all of them a goal."""
-    made: list[PointMass] = []
-
-    def one() -> PointMass:
-        world = make(WORLD, privileged=False, **options)
-        assert isinstance(world, PointMass)
-        made.append(world)
-        return world
-
-    with Vector([one] * size.starts, threads=1) as vector:
-
-        def aim(goal: tuple[float, float]) -> None:
-            for world in made:
-                world.aim(goal)
-
-        yield vector, aim
-
-
-def _tried(
-    policies: Callable[[Recordings], Any],
-    setting: str,
-    seed: int,
-    folder: Path,
-    size: Size,
-    shots: Sequence[int] = SHOTS,
-    *,
-    blind: bool = False,
-) -> Measured:
-    """Success of each goal by number of demonstrations, of policies fitted to them; `blind` plays in numbers."""
-    success: dict[str, list[float]] = {str(n): [] for n in shots}
-    distance: dict[str, list[float]] = {str(n): [] for n in shots}
-    with _worlds(size, {**SETTINGS[setting], **({"camera": None} if blind else {})}) as (vector, aim):
-        for number, goal in enumerate(_goals(seed, size)):
-            demonstrated = open_recordings(folder / setting / f"goal-{number}")
-            aim(goal)
-            for n in shots:
-                policy = policies(demonstrated[:n])
-                ends = rollout(policy, vector, _starts(seed, size)).measure("distance")
-                success[str(n)].append(float((ends < NEAR).mean()))
-                distance[str(n)].append(float(ends.mean()))
-    means = {f"success, {n}": float(np.mean(values)) for n, values in success.items()}
-    return {"success": success, "distance": distance, **means}
-
-
 def _few_shot(name: str, seed: int, folder: Path, quick: bool) -> Measured:
     size, arm = QUICK if quick else FULL, ENCODERS[name]
     encoder = type(arm.make()).load(folder / name)
@@ -285,7 +214,7 @@ def _few_shot(name: str, seed: int, folder: Path, quick: bool) -> Measured:
     def cloned(demonstrated: Recordings) -> FewShotCloning:
         return _head(encoder, size, seed).fit(demonstrated, run=Run(progress=False))
 
-    return _tried(cloned, arm.setting, seed, folder, size)
+    return tried(cloned, folder / arm.setting, seed, size.tasks, SETTINGS[arm.setting], SHOTS)
 
 
 def _head(encoder: Any, size: Size, seed: int) -> FewShotCloning:
@@ -300,7 +229,7 @@ def _true_state(seed: int, folder: Path, quick: bool) -> Measured:
         numbers = demonstrated.with_column(STATE, states)
         return _head(TrueState().fit(numbers), size, seed).fit(numbers, run=Run(progress=False))
 
-    return _tried(cloned, "hidden", seed, folder, size, blind=True)
+    return tried(cloned, folder / "hidden", seed, size.tasks, {**SETTINGS["hidden"], "camera": None}, SHOTS)
 
 
 def _scratch(shots: int, seed: int, folder: Path, quick: bool) -> Measured:
@@ -310,7 +239,7 @@ def _scratch(shots: int, seed: int, folder: Path, quick: bool) -> Measured:
     def cloned(demonstrated: Recordings) -> ClonedEncoder:
         return ClonedEncoder(**options, steps=size.scratch_steps, seed=seed).fit(demonstrated, run=Run(progress=False))
 
-    return _tried(cloned, "hidden", seed, folder, size, (shots,))
+    return tried(cloned, folder / "hidden", seed, size.tasks, SETTINGS["hidden"], (shots,))
 
 
 EXPERIMENT = InverseDynamicsClaim()
