@@ -27,7 +27,7 @@ def test_law_verdict_and_report(series, tmp_path, capsys):
     assert main(["fit-law", str(series), "--with", "al-rnn", "--out", str(out), *FEW]) == 0
     verdict = json.loads((out / "verdict.json").read_text())
     assert verdict["verdict"] in " ".join(capsys.readouterr().out.split())
-    assert 2 <= verdict["valid"]["n"] < 50  # blocks of starts, not starts: those that overlap fail together
+    assert 2 <= verdict["valid"]["n"] < 50  # what 50 starts are worth: those that overlap fail together
     assert "Lyapunov" in (out / "report.html").read_text()
     assert System.load(out).card.slug == "al-rnn"
 

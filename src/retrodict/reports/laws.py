@@ -38,10 +38,9 @@ class Judgement:
         steps: length of the held-out series.
         obstacles: what stands against reading a law off this recording at all.
         divergence: D_stsp of the free runs; `spectrum`: their D_H; `exponent`: largest Lyapunov exponent per unit of time.
-        valid: time for which forecasts hold (error below 0.4 standard deviations), one value per block of starts: those from
-            moments close to each other fail together.
+        valid: time for which forecasts hold (error below 0.4 standard deviations), over starts.
         still: the same if nothing moved.
-        gain: how much longer forecasts hold than if nothing moved, block by block.
+        gain: how much longer forecasts hold than if nothing moved, start by start.
         bounded: share of the seeds whose free run stays finite and within ten standard deviations of the data.
         best: position of the seed with the smallest D_stsp.
     """
@@ -108,8 +107,7 @@ def judge(laws: Sequence[Law], learning: Recordings, held: Recordings, names: Se
     ahead = [law.simulate(torch.from_numpy(series[at]), times).cpu().numpy() for law in laws]
     per_start = np.mean([holds(np.nan_to_num(path, nan=np.inf)) for path in ahead], 0)
     at_rest = holds(np.repeat(series[at][:, None], horizon, 1))
-    blocks = int(np.clip((len(series) - horizon) / (slow + per_start.mean() / dt), 2, STARTS))
-    valid, still = (np.array([block.mean() for block in np.array_split(found, blocks)]) for found in (per_start, at_rest))
+    independent = round(np.clip((len(series) - horizon) / (slow + per_start.mean() / dt), 2, STARTS))
     order = [s["D_stsp"] if s["D_stsp"] is not None else np.inf for s in scores]
     return Judgement(
         tuple(names),
@@ -119,9 +117,9 @@ def judge(laws: Sequence[Law], learning: Recordings, held: Recordings, names: Se
         divergence=_over_seeds([s["D_stsp"] for s in scores]),
         spectrum=_over_seeds([s["D_H"] for s in scores]),
         exponent=_over_seeds([s["exponent"] for s in scores]),
-        valid=interval(valid),
-        still=interval(still),
-        gain=interval(valid - still),
+        valid=_over_starts(per_start, independent),
+        still=_over_starts(at_rest, independent),
+        gain=_over_starts(per_start - at_rest, independent),
         bounded=float(np.mean(near)),
         best=int(np.argmin(order)),
     )
@@ -230,3 +228,12 @@ def require_law(kind: type[System]) -> None:
 def _over_seeds(values: Sequence[float | None]) -> Estimate | None:
     finite = [value for value in values if value is not None]
     return interval(finite) if finite else None
+
+
+def _over_starts(values: np.ndarray, independent: int) -> Estimate:
+    """The mean over starts of one series, with the interval of as many as are worth that of independent ones.
+
+    How much starts differ is known from all of them; that those close to each other fail together widens the interval.
+    """
+    half = 1.96 * values.std(ddof=1) / np.sqrt(independent)
+    return Estimate(float(values.mean()), float(values.mean() - half), float(values.mean() + half), independent)
