@@ -57,7 +57,7 @@ def test_dense_times_cost_nothing_in_accuracy(powers):
 
 
 def test_members_have_parameters_of_their_own(powers):
-    both = integrate_ensemble(powers, [1.0, 1.0] * np.ones((1, 2)).T, [0, 1], [[-1.0, 1.0], [-2.0, 1.0]])
+    both = integrate_ensemble(powers, [[1.0], [1.0]], [0, 1], [[-1.0, 1.0], [-2.0, 1.0]])
     assert both.states[:, -1, 0] == pytest.approx(np.exp([-1, -2]))
 
 

@@ -130,7 +130,11 @@ def test_recording_and_evaluation_go_through_files_and_workers(tmp_path):
     here = retrodict.open(record(POINT, tmp_path / "here", 3, workers=0, **how))
     apart = retrodict.open(record(POINT, tmp_path / "apart", 3, workers=2, **how))
     for one, other in zip(here, apart, strict=True):
-        assert all(np.array_equal(one[name], other[name]) for name in here.features)
+        for name, feature in here.features.items():
+            if feature.is_visual:  # a renderer's last bit, seen once in many runs, is made larger by lossy video
+                assert np.abs(one[name].astype(float) - other[name]).mean() < 1, name
+            else:
+                assert np.array_equal(one[name], other[name]), name
     assert "privileged.position" in here.features
     assert here.fps == 5
     policy = RandomPolicy(here.actions)

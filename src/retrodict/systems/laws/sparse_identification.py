@@ -254,11 +254,13 @@ class SINDy(System, Law):
 
     def derivative(self, state: Tensor) -> Tensor:
         """dx/dt (..., N) at states, in units of the recording."""
-        return torch.from_numpy(self.flow_.derivative(self._form(state).double().numpy())).to(state)
+        x = self._form(state)
+        return torch.from_numpy(self.flow_.derivative(x.double().numpy())).to(state)
 
     def jacobian(self, state: Tensor) -> Tensor:
         """Derivatives (..., N, N) of dx/dt by the states."""
-        return torch.from_numpy(self.flow_.jacobian(self._form(state).double().numpy())).to(state)
+        x = self._form(state)
+        return torch.from_numpy(self.flow_.jacobian(x.double().numpy())).to(state)
 
     def step(self, state: Tensor) -> Tensor:
         flat = self._form(state).reshape(-1, state.shape[-1])
