@@ -86,7 +86,14 @@ QUICK = Size(
 
 NOT_QUICK = ("inverse model, few", "clone many")
 RECORDED = ("labelled", "bare", "heldout")
-LEARNERS = {"from scratch": (True, False), "from the prior, held to it": (False, True), "from the prior, let go": (False, False)}
+#: Beside a prior, the weight of KL(prior || policy) decays. The paper's 0.9995 an iteration hardly changes it in the 74 of here;
+#: at 0.95 it is as good as gone at the end of them.
+LEARNERS: Mapping[str, tuple[bool, float | None]] = {
+    "from scratch": (True, None),
+    "from the prior, held to it": (False, 0.95),
+    "from the prior, let go": (False, None),
+    "from the prior, held throughout": (False, 0.9995),
+}
 
 
 class VPTClaim(Experiment):
@@ -176,7 +183,7 @@ def _survived(measured: Mapping[str, Mapping[int, Measured]]) -> Iterable[Check]
 
 
 def _reinforced(measured: Mapping[str, Mapping[int, Measured]]) -> Iterable[Check]:
-    arms = [f"reinforce {name}" for name in LEARNERS]
+    arms = [f"reinforce {name}" for name in list(LEARNERS)[:3]]
     seeds = _seeds(measured, *arms)
     if not seeds:
         return
@@ -266,14 +273,16 @@ def _clone(source: str, seed: int, folder: Path, quick: bool) -> Measured:
 
 def _reinforce(name: str, seed: int, folder: Path, quick: bool) -> Measured:
     """PPO for a reward of 1 per medikit; all learners have the same settings but for where they begin and what holds them."""
-    size, (fresh, held) = _size(quick), LEARNERS[name]
+    size, (fresh, decay) = _size(quick), LEARNERS[name]
     policy = BehaviorCloning.load(folder / "clone-inferred")
     actor = ClonedActor(policy, fresh=fresh, seed=seed)
     settings = Settings(steps=size.rollout, segment=16, epochs=3, minibatches=4, learning_rate=2e-4)
+    if decay is not None:
+        settings = dataclasses.replace(settings, prior=lambda iteration: 0.2 * decay**iteration)
     makers = [partial(make, WORLD, reward="medikits", tics=size.tics, privileged=False)] * size.worlds
     updates = -(-size.decisions // (size.worlds * size.rollout))
     with Vector(makers) as world:
-        learner = PPO(actor, world, settings, prior=ClonedActor(policy) if held else None, seed=seed)
+        learner = PPO(actor, world, settings, prior=None if decay is None else ClonedActor(policy), seed=seed)
         curve = [{"decisions": learner.decisions, **log} for log in learner.run(updates)]
     actor.eval()
     return {"curve": curve, **_play(Acting(actor, seed=seed), seed, size)}
