@@ -3,12 +3,12 @@ import torch
 
 from retrodict.errors import RetrodictError
 from retrodict.networks.chunks import Recent
-from retrodict.networks.joint_denoiser import ChunkPart, JointDenoiser, Levels, VideoPart
+from retrodict.networks.joint_denoiser import ChunkPart, JointDenoiser, Levels
 
 
-def made(depth=2, views=2):
+def made(depth=2):
     torch.manual_seed(0)
-    parts = {"action": ChunkPart(4, 2, 16), "frames": VideoPart((views, 2, 3, 8, 8), (2, 4, 4), 16)}
+    parts = {"action": ChunkPart(4, 2, 16), "frames": ChunkPart(6, 5, 16)}
     return JointDenoiser(parts, 5, 16, depth, 2, 3)
 
 
@@ -72,19 +72,6 @@ def test_levels_of_different_parts_are_told_apart_and_rows_do_not_mix():
     noisy, levels, condition = asked(net)
     one = net({k: v[1:2] for k, v in noisy.items()}, {k: v[1:2] for k, v in levels.items()}, condition[1:2])
     torch.testing.assert_close(one["frames"], net(noisy, levels, condition)["frames"][1:2], atol=1e-5, rtol=1e-4)
-
-
-def test_video_is_cut_into_blocks_and_put_together_again():
-    part = VideoPart((2, 4, 3, 8, 12), (2, 4, 4), 96)
-    with torch.no_grad():
-        for layer in (part.into, part.out):
-            layer.weight.copy_(torch.eye(96))
-            layer.bias.zero_()
-    video = torch.randn(5, *part.shape)
-    tokens = part.embed(video)
-    assert tokens.shape == (5, part.tokens, 96) == (5, 2 * 2 * 2 * 3, 96)
-    assert torch.equal(part.read(tokens), video)
-    assert set(tokens[0, 0].tolist()) == set(video[0, 0, :2, :, :4, :4].flatten().tolist())
 
 
 def test_with_one_part_it_is_the_network_of_a_diffusion_policy():

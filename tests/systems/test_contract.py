@@ -47,6 +47,7 @@ EXAMPLES = {
         **TINY_FRAMES, keypoints=4, hidden=(8,), policy_hidden=(8,), steps=4, batch=4, warmup=1
     ),
     "few-shot-cloning": lambda: FewShotCloning(looking(), hidden=(8,), chunk=2, steps=4, batch=4),
+    "uwm": lambda: lookup("uwm")(**TINY_FRAMES, keypoints=4, **TINY_DIFFUSION, foreseen=2, draws=2, points=2, codec_steps=2),
     "diffusion-policy": lambda: lookup("diffusion-policy")(**TINY_FRAMES, keypoints=4, **TINY_DIFFUSION),
     "nearest-neighbours": lambda: NearestNeighbours(looking(), k=3),
     "deep-linear": lambda: lookup("deep-linear")(whiten=True),

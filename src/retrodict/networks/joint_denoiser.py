@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import accumulate, pairwise
-from math import prod
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from retrodict.networks.mlp import MLP
-from retrodict.networks.patches import from_patches, sincos, to_patches
+from retrodict.networks.patches import sincos
 from retrodict.networks.transformer import Transformer
 
 
@@ -32,13 +31,13 @@ class Levels(nn.Module):
 
 
 class ChunkPart(nn.Module):
-    """Chunks of actions (B, steps, actions) as one token for each step."""
+    """Chunks (B, steps, size), one token for each step: actions, or the codes of frames."""
 
-    def __init__(self, steps: int, actions: int, width: int) -> None:
+    def __init__(self, steps: int, size: int, width: int) -> None:
         super().__init__()
-        self.shape, self.tokens = (steps, actions), steps
-        self.into = MLP((actions, 4 * width, width), activation="mish")
-        self.out = MLP((width, 4 * width, actions), activation="mish", last_scale=0.0)
+        self.shape, self.tokens = (steps, size), steps
+        self.into = MLP((size, 4 * width, width), activation="mish")
+        self.out = MLP((width, 4 * width, size), activation="mish", last_scale=0.0)
 
     def embed(self, chunk: Tensor) -> Tensor:
         """Tokens (B, n, width)."""
@@ -51,44 +50,21 @@ class ChunkPart(nn.Module):
         return out
 
 
-class VideoPart(nn.Module):
-    """Video of several views (B, views, T, C, H, W) as one token for each block of frames and pixels, view after view."""
-
-    def __init__(self, shape: tuple[int, int, int, int, int], patch: tuple[int, int, int], width: int) -> None:
-        super().__init__()
-        views, steps, channels, *sides = shape
-        self.shape, self.patch, self.sides = shape, patch, (steps, *sides)
-        self.tokens = views * prod(side // block for side, block in zip(self.sides, patch, strict=True))
-        self.into, self.out = nn.Linear(channels * prod(patch), width), nn.Linear(width, channels * prod(patch))
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
-
-    def embed(self, video: Tensor) -> Tensor:
-        """Tokens (B, n, width)."""
-        out: Tensor = self.into(to_patches(video.movedim(3, 2), self.patch)).flatten(1, 2)
-        return out
-
-    def read(self, tokens: Tensor) -> Tensor:
-        """What the tokens say, in the shape of the part."""
-        patches = self.out(tokens).view(len(tokens), self.shape[0], -1, self.out.out_features)
-        return from_patches(patches, self.patch, self.sides).movedim(2, 3)
-
-
 class JointDenoiser(nn.Module):
-    """What there is to say of every part of noisy samples: the noise in it, or v.
+    """What there is to say of every part of noisy samples: v, or the noise in it.
 
     All tokens look at all others; condition and levels shift, scale and gate every block (adaLN-zero), so that at the start each
     block is the identity and the answer is zero.
 
     Args:
-        parts: name -> `ChunkPart` or `VideoPart`, of this width.
+        parts: name -> `ChunkPart` of this width.
         condition: width of the condition.
         width, depth, heads: of the transformer.
         registers: learned tokens beside those of the parts.
     """
 
     def __init__(
-        self, parts: Mapping[str, ChunkPart | VideoPart], condition: int, width: int, depth: int, heads: int, registers: int
+        self, parts: Mapping[str, ChunkPart], condition: int, width: int, depth: int, heads: int, registers: int
     ) -> None:
         super().__init__()
         self.parts = nn.ModuleDict(parts)
@@ -96,7 +72,8 @@ class JointDenoiser(nn.Module):
         self.slices = [slice(*ends) for ends in pairwise(accumulate(tokens, initial=0))]
         self.levels = Levels(len(parts), width)
         self.registers = nn.Parameter(torch.randn(registers, width) * 0.02) if registers else None
-        self.positions = nn.Parameter(torch.randn(sum(tokens), width) * 0.02)
+        # Not DiT's 0.02: beside tokens of actions and codes that hardly tells one step from the next for thousands of steps.
+        self.positions = nn.Parameter(torch.randn(sum(tokens), width) * 0.5)
         self.trunk = Transformer(width, depth, heads, condition=condition + width, fused=True)
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.modulation = nn.Linear(condition + width, 2 * width)

@@ -61,11 +61,16 @@ class Schedule:
         sample, mixed = self._weights(x, levels)
         return sample * x + mixed * noise
 
-    def noise_of(self, v: Tensor, noisy: Tensor, levels: Tensor) -> Tensor:
-        """The noise in samples at levels (B,) whose v = sqrt(abar) eps - sqrt(1 - abar) x_0 is said.  (Salimans & Ho, 2022)
+    def v_of(self, x: Tensor, levels: Tensor, noise: Tensor) -> Tensor:
+        """What is called v, sqrt(abar) eps - sqrt(1 - abar) x_0, of samples (B, ...) at levels (B,).  (Salimans & Ho, 2022)
 
-        A network that says v errs little where little is left of a sample: its error counts sqrt(abar) times.
+        At low levels it is the noise and at high ones the sample: its error counts what is known of the sample without it.
         """
+        sample, mixed = self._weights(x, levels)
+        return sample * noise - mixed * x
+
+    def noise_of(self, v: Tensor, noisy: Tensor, levels: Tensor) -> Tensor:
+        """The noise in samples at levels (B,) of which v is said."""
         sample, mixed = self._weights(noisy, levels)
         return mixed * noisy + sample * v
 

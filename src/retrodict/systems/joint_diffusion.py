@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from retrodict.errors import DataError
 from retrodict.networks.chunks import ChunkExecutor, Mode, Recent
-from retrodict.networks.joint_denoiser import ChunkPart, JointDenoiser, VideoPart
+from retrodict.networks.joint_denoiser import ChunkPart, JointDenoiser
 from retrodict.objectives.denoising import Schedule, ddim
 from retrodict.objectives.masked import masked_mean
 from retrodict.roles import Batch, Policy
@@ -32,7 +32,8 @@ class JointDiffusion(CameraSystem, Policy):
     """Base of systems in which one diffusion transformer removes the noise from several parts of what happens next.
 
     One part is the next `chunk` actions, brought to [-1, 1] by their least and largest values. Every part has its own level of
-    noise, drawn independently in training: mean |eps_said - eps|^2 of each part, added up. A system says which parts there are
+    noise, drawn independently in training. The loss is the mean |v_said - v|^2 of each part, added up: the papers' error of the
+    noise hardly counts the highest levels, where what one part says of another is learned. A system says which parts there are
     (`parts`), what of a batch they are (`taught`), and what is seen up to now (`recent`).
 
     Attributes:
@@ -79,7 +80,7 @@ class JointDiffusion(CameraSystem, Policy):
 
     # ---- what a system supplies ---------------------------------------------------------------------------------------
 
-    def parts(self, spec: Spec) -> dict[str, ChunkPart | VideoPart]:
+    def parts(self, spec: Spec) -> dict[str, ChunkPart]:
         """The parts that are drawn out of noise, by name."""
         return {ACTION: ChunkPart(self.chunk, self.space(spec).width, self.hidden)} if self.acts(spec) else {}
 
@@ -164,13 +165,14 @@ class JointDiffusion(CameraSystem, Policy):
         levels, schedule = self.drawn_levels(batch, tuple(clean)), self.schedule
         noise = {name: torch.randn_like(x) for name, x in clean.items()}
         noisy = {name: schedule.add_noise(x, levels[name], noise[name]) for name, x in clean.items()}
-        said = self.noise_in(net, noisy, levels, self.conditions(net, self.recent(batch)))
-        return {name: masked_mean((said[name] - noise[name]).square(), counts[name]) for name in clean}
+        said = net["denoiser"](noisy, levels, self.conditions(net, self.recent(batch)))
+        asked = {name: schedule.v_of(x, levels[name], noise[name]) for name, x in clean.items()}
+        return {name: masked_mean((said[name] - asked[name]).square(), counts[name]) for name in clean}
 
     def noise_in(
         self, net: Any, noisy: Mapping[str, Tensor], levels: Mapping[str, Tensor], condition: Tensor
     ) -> dict[str, Tensor]:
-        """The noise in every part at its level, by way of v (see `Schedule.noise_of`)."""
+        """The noise in every part at its level."""
         said = net["denoiser"](noisy, levels, condition)
         return {name: self.schedule.noise_of(v, noisy[name], levels[name]) for name, v in said.items()}
 

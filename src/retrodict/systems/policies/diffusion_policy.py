@@ -27,7 +27,7 @@ class DiffusionPolicy(JointDiffusion):
 
     Reads camera frames `observation.images.<camera>` through a network of its own that is trained with it, or whatever a frozen
     `encoder` reads, whose codes are computed once and standardised; learns from `action`. Actions beyond the end of an episode
-    do not count.
+    do not count. It is a unified world model without video.
 
     The paper's: chunks of 16 of which 8 are played, a width of 256 and a depth of 8, 100 levels and 100 steps of sampling, in
     batches of 64 and AdamW at 1e-4, with averaged weights (`ema`).
