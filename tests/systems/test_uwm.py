@@ -75,8 +75,9 @@ def test_a_window_holds_what_was_seen_what_is_to_come_and_the_actions_between(fi
     assert np.array_equal(batch["action"][0], actions[6:10])
     clean, counts = fitted.taught(fitted.net_, batch)
     assert clean[FRAMES].shape == (1, 2, 8)
-    places = fitted.net_["codec"][0].encode(torch.from_numpy(frames[8].copy()).movedim(-1, 0)[None])[0]
-    torch.testing.assert_close(clean[FRAMES][0, 0], places)
+    places = fitted.net_["codec"][0].encode(torch.from_numpy(frames[[6, 8, 10]].copy()).movedim(-1, 1))
+    moves = fitted.net_["reach"].inverse(3 * clean[FRAMES][0][:, None])[:, 0]
+    torch.testing.assert_close(moves, places.diff(dim=0), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(fitted.net_["scale"].inverse(clean["action"]), batch["action"])
     assert all(mask.all() for mask in counts.values())
     clean, counts = fitted.taught(fitted.net_, windows.gather(np.array([[0, 17]])))  # steps 18 and 19 are the last
@@ -121,6 +122,25 @@ def test_the_frames_of_a_window_are_shifted_together(fitted):
     assert (by == by[:, :1]).all()
     assert by.unique().numel() > 1
     assert torch.equal(moved[EYE], moved["observation.images.other"])
+
+
+def test_frames_are_drawn_again_from_the_steps_of_their_keypoints(fitted):
+    frames = torch.from_numpy(np.stack([e[EYE][6:14:2] for e in recordings(3, seed=3)])).movedim(-1, 2)[:, :3, None]
+    codes = fitted.coded(fitted.net_, frames)
+    codec = fitted.net_["codec"][0]
+    once = codec.decode(codec.encode(frames[:, 1:, 0]))
+    again = fitted.decoded(fitted.net_, codes, frames[:, 0])[:, :, 0]
+    assert (again.float() - once.float()).abs().max() <= 1
+
+
+def test_a_batch_of_training_moves_about_within_the_reach(fitted):
+    clean, _ = fitted.taught(fitted.net_, recordings(6, seed=2).windows(fitted.window(fitted.spec_), 64).at(0))
+    assert 0.1 < clean[FRAMES].std() < 0.7
+
+
+def test_it_can_be_judged_by_held_out_episodes_while_it_learns():
+    model = UWM(**{**SMALL, "holdout": 0.3, "evaluate_every": 1}).fit(recordings(6), run=QUIET)
+    assert model.net_["reach"].fitted
 
 
 # ---- how it answers ---------------------------------------------------------------------------------------------------

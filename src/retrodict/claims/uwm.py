@@ -79,7 +79,7 @@ class UnifiedWorldModelClaim(Experiment):
     left_out = (
         "(B) Meta-World push and drawer: the page sets no threshold for it",
         "GR-1 as a rival: the page names it in the paper's claim and not in its experiment",
-        "frames to come in pixels, and the error of the noise as the loss: they are places of keypoints, and it is that of v",
+        "frames to come in pixels, and the error of the noise as the loss: they are steps of keypoints, and it is that of v",
         "peer: the official network with copied weights, which needs einops and diffusers",
     )
 

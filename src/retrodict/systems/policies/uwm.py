@@ -38,7 +38,7 @@ class UWM(VideoAndActions, InverseModel, ForwardModel, Generator):
       `sample` draws frames, the actions unknown; `joint` draws both.
 
     Episodes without actions are learned from with their actions at the highest level, where nothing of an action is left. Frames
-    to come are drawn as places of keypoints, which are learned first. Steps beyond the end of an episode repeat its last one and
+    to come are drawn as what keypoints do, which are learned first. Steps beyond the end of an episode repeat its last one and
     are not learned from.
 
     The defaults are those of a CPU. The paper's: 2 frames of 224 x 224 through a ResNet-18, chunks of 16, 16 frames to come as
@@ -118,7 +118,7 @@ class UWM(VideoAndActions, InverseModel, ForwardModel, Generator):
                 f"{self.card.slug} infers from {self.observed} frames up to now and {self.foreseen} to come; it was given "
                 f"{frames.shape[1]} in all (pad=True repeats a single one to come)."
             )
-        known = self.coded(self.net_, frames[:, self.observed :]).repeat_interleave(self.draws, 0)
+        known = self.coded(self.net_, frames[:, self.observed - 1 :]).repeat_interleave(self.draws, 0)
         generator = torch.Generator(self.torch_device).manual_seed(self.seed)
         drawn = self.drawn(self._told(frames, self.draws), (ACTION,), {FRAMES: known}, generator)[ACTION]
         drawn = drawn.view(len(frames), self.draws, *drawn.shape[1:])
@@ -149,7 +149,7 @@ class UWM(VideoAndActions, InverseModel, ForwardModel, Generator):
                 )
             known = {ACTION: self.net_["scale"](actions.to(self.torch_device).float()).repeat_interleave(samples, 0)}
         drawn = self.drawn(self._told(frames, samples), (FRAMES,), known)[FRAMES]
-        return Prediction(self._seen_in(drawn, samples), every=self.every)
+        return Prediction(self._seen_in(drawn, frames, samples), every=self.every)
 
     def sample(self, n: int, given: Batch | None = None) -> Batch:
         """Frames to come, uint8 (n, foreseen, C, H, W) for each camera, after the frames (n or 1, observed, ...) given.
@@ -163,7 +163,7 @@ class UWM(VideoAndActions, InverseModel, ForwardModel, Generator):
         if len(frames) not in (1, n):
             raise DataError(f"{self.card.slug} was asked for {n} samples and given {len(frames)} beginnings; give {n}, or one.")
         drawn = self.drawn(self._told(frames, n // len(frames)), (FRAMES,))[FRAMES]
-        return {name: video[:, 0] for name, video in self._seen_in(drawn, 1).items()}
+        return {name: video.flatten(0, 1) for name, video in self._seen_in(drawn, frames, n // len(frames)).items()}
 
     def joint(self, observation: Batch, samples: int = 1) -> Batch:
         """Frames to come as `predict` gives them, and the `action` that goes with them, (B, samples, chunk, width).
@@ -174,7 +174,7 @@ class UWM(VideoAndActions, InverseModel, ForwardModel, Generator):
         self.require_actions("draw actions and frames")
         drawn = self.drawn(self._told(frames, samples), (ACTION, FRAMES))
         action = self.net_["scale"].inverse(drawn[ACTION]).view(len(frames), samples, self.chunk, -1)
-        return {**self._seen_in(drawn[FRAMES], samples), ACTION: action}
+        return {**self._seen_in(drawn[FRAMES], frames, samples), ACTION: action}
 
     def _up_to_now(self, observation: Batch) -> Tensor:
         """The frames (B, observed, V, C, H, W) of what a role method was given."""
@@ -189,8 +189,8 @@ class UWM(VideoAndActions, InverseModel, ForwardModel, Generator):
             return self.conditions(self.net_, frames[:, : self.observed]).repeat_interleave(times, 0)
 
     @torch.no_grad()
-    def _seen_in(self, drawn: Tensor, samples: int) -> dict[str, Tensor]:
-        """What each camera shows, uint8 (B, samples, T, C, H, W), of codes (B samples, V, T, latent, h, w)."""
-        frames = self.decoded(self.net_, drawn)  # (B samples, T, V, C, H, W)
-        frames = frames.view(-1, samples, *frames.shape[1:])
-        return {name: frames[:, :, :, view] for view, name in enumerate(self.seen(self.spec_))}
+    def _seen_in(self, drawn: Tensor, frames: Tensor, samples: int) -> dict[str, Tensor]:
+        """What each camera shows, uint8 (B, samples, T, C, H, W), of drawn codes (B samples, T V, c) that follow on frames."""
+        made = self.decoded(self.net_, drawn, frames[:, -1].repeat_interleave(samples, 0))  # (B samples, T, V, C, H, W)
+        made = made.view(-1, samples, *made.shape[1:])
+        return {name: made[:, :, :, view] for view, name in enumerate(self.seen(self.spec_))}

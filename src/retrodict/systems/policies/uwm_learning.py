@@ -21,22 +21,26 @@ from retrodict.training.schedules import schedule
 from retrodict.training.stage import Batches, Stage
 from retrodict.trajectories import Recordings, Span, Window
 from retrodict.trajectories.features import ACTION
+from retrodict.trajectories.normalise import Normaliser
 
 FRAMES = "frames"
 CODEC_RATE = 3e-3  # of the codec's own AdamW
 CHANGED = 10  # of 255: how much a pixel differs that counts as changed
+REACH = 3  # standard deviations by which a keypoint goes that are as much as 1
 LOST = 0.5  # share of what changes that the codec may lose before a warning is given
 
 
 @dataclass
 class VideoAndActions(JointDiffusion):
-    """Base of world models that draw frames to come, as places of keypoints, and the actions that lead to them.
+    """Base of world models that draw frames to come, as what keypoints do, and the actions that lead to them.
 
-    The codec of each camera (`KeypointCodec`) is learned first, from single frames, and then stays as it is.
+    The codec of each camera (`KeypointCodec`) is learned first, from single frames, and then stays as it is. A frame is told by
+    how far each keypoint goes from the frame before, in units of three standard deviations. Of places themselves the difference
+    that an action makes would be a small part, which little noise hides.
 
     Attributes:
         foreseen: frames to come, spread evenly over the chunk, the last at its end.
-        points: keypoints by whose places a frame is told.
+        points: keypoints of a frame.
         codec_steps: in which they are learned.
         labelled: share of the windows of a batch that have actions, where not all recordings do.
     """
@@ -48,6 +52,8 @@ class VideoAndActions(JointDiffusion):
     shift: int = 0  # the codec knows one still view
     steps: int = field(default=4000, kw_only=True)
     learning_rate: float = field(default=2e-3, kw_only=True)
+
+    _glimpsed: Tensor | None = field(default=None, init=False, repr=False, compare=False)
 
     # ---- what is read -------------------------------------------------------------------------------------------------
 
@@ -104,7 +110,8 @@ class VideoAndActions(JointDiffusion):
         windows = recordings.windows(self.window(self.spec_), self.batch, seed=self.seed, order="replacement", prefetch=0)
         frames = self.views(windows.at(0)).to(self.torch_device)
         before, after = frames[:, self.observed - 1].float(), frames[:, -1].float()
-        again = self.decoded(self.net_, self.coded(self.net_, frames[:, self.observed :]))[:, -1].float()
+        again = self.decoded(self.net_, self.coded(self.net_, frames[:, self.observed - 1 :]), frames[:, self.observed - 1])
+        again = again[:, -1].float()
         changed = (after - before).abs() > CHANGED
         lost = float((again - after)[changed].square().mean() / (after - before)[changed].square().mean())
         if lost > LOST:
@@ -121,15 +128,17 @@ class VideoAndActions(JointDiffusion):
 
     def build(self, spec: Spec) -> nn.ModuleDict:
         net, shape = super().build(spec), self.shape(spec.features[self.seen(spec)[0]])
-        net["codec"] = nn.ModuleList(KeypointCodec(shape, self.points) for _ in self.seen(spec))
+        views = len(self.seen(spec))
+        net["codec"] = nn.ModuleList(KeypointCodec(shape, self.points) for _ in range(views))
+        net["reach"] = Normaliser((views, 2 * self.points), name=f"{self.card.slug}: what keypoints do")
         return net
 
     def prepare(self, recordings: Recordings) -> None:
         super().prepare(recordings)
         windows = recordings.windows(self.window(self.spec_), 256, seed=self.seed, order="replacement", prefetch=0)
-        frames = self.views(windows.at(0))
+        self._glimpsed = self.views(windows.at(0))
         for view, codec in enumerate(self.net_["codec"]):
-            codec.fit_mean(frames[:, :, view].flatten(0, 1))
+            codec.fit_mean(self._glimpsed[:, :, view].flatten(0, 1))
 
     def stages(self, net: Any) -> tuple[Stage, ...]:
         def codec_loss(net: Any, batch: Mapping[str, Tensor], step: int) -> dict[str, Tensor]:
@@ -141,8 +150,14 @@ class VideoAndActions(JointDiffusion):
         (stage,) = super().stages(net)
         return (codec, replace(stage, optimisers=tuple(replace(o, parameters=but_codec(net)) for o in stage.optimisers)))
 
+    def loss(self, net: Any, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if self._glimpsed is not None:  # the codec has just been learned
+            net["reach"].fit(self._moves(net, self._glimpsed[:, self.observed - 1 :].to(self.torch_device)))
+            self._glimpsed = None
+        return super().loss(net, batch)
+
     def taught(self, net: Any, batch: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        frames = self.views(batch)[:, self.observed :]
+        frames = self.views(batch)[:, self.observed - 1 :]
         inside = batch[f"mask.{self.seen(self.spec_)[0]}"][:, self.observed :]
         clean, counts = {FRAMES: self.coded(net, frames)}, {FRAMES: inside.repeat_interleave(frames.shape[2], 1)}
         if self.acts(self.spec_):
@@ -158,15 +173,24 @@ class VideoAndActions(JointDiffusion):
 
     @torch.no_grad()
     def coded(self, net: Any, frames: Tensor) -> Tensor:
-        """Frames (B, T, V, C, H, W), uint8, as the denoiser has them: (B, T V, 2 points) within [-1, 1]."""
-        codes = [codec.encode(frames[:, :, view]) for view, codec in enumerate(net["codec"])]
-        return torch.stack(codes, 2).flatten(1, 2)
+        """Frames (B, 1 + T, V, C, H, W), the last one seen and those to come, as the denoiser has them: (B, T V, 2 points)."""
+        codes: Tensor = net["reach"](self._moves(net, frames)) / REACH
+        return codes.flatten(1, 2)
 
     @torch.no_grad()
-    def decoded(self, net: Any, codes: Tensor) -> Tensor:
-        """The inverse of `coded`."""
-        views = codes.view(len(codes), self.foreseen, -1, codes.shape[-1]).unbind(2)
-        return torch.stack([codec.decode(places) for codec, places in zip(net["codec"], views, strict=True)], 2)
+    def decoded(self, net: Any, codes: Tensor, now: Tensor) -> Tensor:
+        """The inverse of `coded`: frames to come (B, T, V, C, H, W), after the last one seen, (B, V, C, H, W)."""
+        moves = net["reach"].inverse(REACH * codes.view(len(codes), self.foreseen, -1, codes.shape[-1]))
+        places = (self._places(net, now[:, None]) + moves.cumsum(1)).unbind(2)
+        return torch.stack([codec.decode(place) for codec, place in zip(net["codec"], places, strict=True)], 2)
+
+    def _moves(self, net: Any, frames: Tensor) -> Tensor:
+        """How far keypoints go from each frame to the next, (B, T, V, 2 points) for frames (B, 1 + T, V, C, H, W)."""
+        return self._places(net, frames).diff(dim=1)
+
+    @torch.no_grad()
+    def _places(self, net: Any, frames: Tensor) -> Tensor:
+        return torch.stack([codec.encode(frames[:, :, view]) for view, codec in enumerate(net["codec"])], 2)
 
 
 def but_codec(net: nn.ModuleDict) -> list[nn.Parameter]:
