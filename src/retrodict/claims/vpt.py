@@ -94,6 +94,7 @@ LEARNERS: Mapping[str, tuple[bool, float | None]] = {
     "from the prior, let go": (False, None),
     "from the prior, held throughout": (False, 0.9995),
 }
+JUDGED = ("from scratch", "from the prior, held to it", "from the prior, let go")
 
 
 class VPTClaim(Experiment):
@@ -183,7 +184,7 @@ def _survived(measured: Mapping[str, Mapping[int, Measured]]) -> Iterable[Check]
 
 
 def _reinforced(measured: Mapping[str, Mapping[int, Measured]]) -> Iterable[Check]:
-    arms = [f"reinforce {name}" for name in list(LEARNERS)[:3]]
+    arms = [f"reinforce {name}" for name in JUDGED]
     seeds = _seeds(measured, *arms)
     if not seeds:
         return
