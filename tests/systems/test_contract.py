@@ -48,6 +48,9 @@ EXAMPLES = {
     ),
     "few-shot-cloning": lambda: FewShotCloning(looking(), hidden=(8,), chunk=2, steps=4, batch=4),
     "uwm": lambda: lookup("uwm")(**TINY_FRAMES, keypoints=4, **TINY_DIFFUSION, foreseen=2, draws=2, points=2, codec_steps=2),
+    "vq-bet": lambda: lookup("vq-bet")(
+        looking(), chunk=2, codes=4, latent=4, hidden=8, depth=1, heads=2, token_steps=2, steps=4, batch=4
+    ),
     "diffusion-policy": lambda: lookup("diffusion-policy")(**TINY_FRAMES, keypoints=4, **TINY_DIFFUSION),
     "nearest-neighbours": lambda: NearestNeighbours(looking(), k=3),
     "deep-linear": lambda: lookup("deep-linear")(whiten=True),

@@ -11,25 +11,14 @@ from retrodict.systems.checks import Subject
 from retrodict.systems.policies.diffusion_policy import DiffusionPolicy
 from retrodict.systems.policies.few_shot_cloning import FewShotCloning
 from retrodict.training.run import Run
-from retrodict.trajectories import from_arrays
 from retrodict.trajectories.features import STATE
 
+from .crossroads import two_ways
 from .moving_dot import recordings
 
 QUIET = Run(progress=False)
 SMALL = {"hidden": 32, "depth": 1, "heads": 2, "registers": 0, "levels": 50, "sampling": 10, "device": "cpu"}
 TINY = {**SMALL, "chunk": 3, "steps": 4, "batch": 4, "warmup": 1}
-
-
-def two_ways(episodes=30, steps=12):
-    """Episodes in which one turns left or right, for good and at random: on average, straight on."""
-    rng = np.random.default_rng(0)
-    made = []
-    for _ in range(episodes):
-        state = rng.uniform(-1, 1, (steps, 2)).astype(np.float32)
-        way = np.full((steps, 1), rng.choice([-1.0, 1.0]), np.float32)
-        made.append({STATE: state, "action": np.concatenate([way, state[:, :1]], 1)})
-    return from_arrays(made, fps=10)
 
 
 def test_where_there_are_two_ways_it_takes_one_of_them_and_a_regression_none():

@@ -286,7 +286,7 @@ def test_settings_and_actions_that_do_not_fit_are_named():
     chosen = from_arrays(
         [{EYE: e[EYE], "action": np.zeros((len(e), 1), np.float32)} for e in recordings(2)], fps=10, actions=tools
     )
-    with pytest.raises(DataError, match="draws continuous actions and 'tool' is a Discrete"):
+    with pytest.raises(DataError, match="says continuous actions and 'tool' is a Discrete"):
         UWM(**SMALL).fit(chosen)
     with pytest.raises(NotFittedError):
         UWM(**SMALL).act({})

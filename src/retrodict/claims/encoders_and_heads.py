@@ -23,6 +23,7 @@ from retrodict.systems.policies.behavior_cloning import BehaviorCloning
 from retrodict.systems.policies.diffusion_policy import DiffusionPolicy
 from retrodict.systems.policies.few_shot_cloning import FewShotCloning
 from retrodict.systems.policies.nearest_neighbours import NearestNeighbours
+from retrodict.systems.policies.vq_bet import VQBeT
 from retrodict.systems.states.dynamo import DynaMo
 from retrodict.systems.states.inverse_dynamics_pretraining import InverseDynamicsPretraining
 from retrodict.training.probes import Split, encoded, probe
@@ -65,6 +66,9 @@ HEADS: Mapping[str, Callable[[Any, int, int], Any]] = {
     "diffusion": lambda encoder, steps, seed: DiffusionPolicy(
         encoder=encoder, observed=1, chunk=4, hidden=64, depth=2, steps=steps, batch=64, learning_rate=1e-3, seed=seed
     ),
+    "quantised": lambda encoder, steps, seed: VQBeT(
+        encoder=encoder, observed=1, chunk=4, hidden=64, depth=2, token_steps=steps, steps=steps, seed=seed
+    ),
     "transformer over clips": lambda encoder, steps, seed: BehaviorCloning(
         encoder=encoder, frames=8, width=64, depth=1, numbers=False, steps=steps, batch=16, seed=seed
     ),
@@ -80,7 +84,6 @@ class EncodersAndHeads(Experiment):
         **{f"encode {name}": ("record",) for name in ENCODERS},
         **{f"{name} under {head}": (f"encode {name}",) for name in ENCODERS for head in HEADS},
     }
-    left_out = ("a head over quantised actions: no system here has one yet",)
 
     def arms(self, quick: bool) -> Mapping[str, Callable[[int, Path, bool], Measured]]:
         return {

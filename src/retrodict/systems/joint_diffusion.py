@@ -20,9 +20,9 @@ from retrodict.roles import Batch, Policy
 from retrodict.systems.cameras import CameraSystem
 from retrodict.systems.contract import Spec
 from retrodict.systems.frames import Backbone, FrameNet
-from retrodict.systems.supervision import recorded_actions
+from retrodict.systems.supervision import continuous_space, recorded_actions
 from retrodict.training.augment import Augment, Shift
-from retrodict.trajectories import ActionSpace, Box, Recordings
+from retrodict.trajectories import ActionSpace, Recordings
 from retrodict.trajectories.features import ACTION, IMAGES
 from retrodict.trajectories.normalise import Normaliser
 
@@ -119,14 +119,7 @@ class JointDiffusion(CameraSystem, Policy):
 
     def space(self, spec: Spec) -> ActionSpace:
         """What an action is made of; raises DataError where a part of it is not continuous."""
-        space = spec.actions if spec.actions is not None else ActionSpace.unknown(spec.features[ACTION])
-        for name, part in space.parts.items():
-            if not isinstance(part, Box):
-                raise DataError(
-                    f"{self.card.slug} draws continuous actions and {name!r} is a {type(part).__name__}; behavior-cloning "
-                    "learns buttons and choices."
-                )
-        return space
+        return continuous_space(spec, self.card.slug)
 
     def build(self, spec: Spec) -> nn.ModuleDict:
         names = self.seen(spec)

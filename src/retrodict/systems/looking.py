@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import accumulate, pairwise
 
 import numpy as np
 import torch
@@ -13,6 +14,9 @@ from retrodict.roles import Batch, Encoder
 from retrodict.systems.contract import Spec, System
 from retrodict.training.probes import encoded
 from retrodict.trajectories import Recordings, Window
+
+CODE = "code"
+"""The column of codes."""
 
 
 def require_encoder(encoder: System | None, who: str) -> Encoder:
@@ -41,6 +45,13 @@ def codes_of(encoder: Encoder, recordings: Recordings, name: str) -> tuple[Tenso
     """Codes (N, d) of every step, each encoded once, and the values (N, *shape) of a feature beside them."""
     seen = encoded(encoder, recordings, (name,))
     return torch.from_numpy(seen.codes), torch.from_numpy(np.asarray(seen.values[name]))
+
+
+def with_codes(encoder: Encoder, recordings: Recordings, beside: str) -> Recordings:
+    """Recordings in which every step has its code (d,) as the column `CODE`, encoded once; `beside` must be recorded."""
+    codes, _ = codes_of(encoder, recordings, beside)
+    ends = pairwise(accumulate((len(episode) for episode in recordings), initial=0))
+    return recordings.with_column(CODE, [codes[begin:end].numpy() for begin, end in ends])
 
 
 def same_actions(width: int, recordings: Recordings, who: str) -> None:

@@ -7,8 +7,21 @@ import warnings
 import numpy as np
 
 from retrodict.errors import DataError
+from retrodict.systems.contract import Spec
 from retrodict.trajectories import ActionSpace, Box, Discrete, MultiBinary, Recordings
 from retrodict.trajectories.features import ACTION, VALID
+
+
+def continuous_space(spec: Spec, who: str) -> ActionSpace:
+    """What an action is made of; raises DataError where a part of it is not continuous."""
+    space = spec.actions if spec.actions is not None else ActionSpace.unknown(spec.features[ACTION])
+    for name, part in space.parts.items():
+        if not isinstance(part, Box):
+            raise DataError(
+                f"{who} says continuous actions and {name!r} is a {type(part).__name__}; behavior-cloning learns buttons and "
+                "choices."
+            )
+    return space
 
 
 def recorded_actions(recordings: Recordings, space: ActionSpace, who: str) -> np.ndarray:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import accumulate, pairwise
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -12,13 +11,11 @@ from torch import Tensor, nn
 from retrodict.roles import Batch
 from retrodict.systems.contract import Card, Spec, System
 from retrodict.systems.joint_diffusion import JointDiffusion
-from retrodict.systems.looking import code_of, codes_of, require_encoder, single, width_of
+from retrodict.systems.looking import CODE, code_of, codes_of, require_encoder, single, width_of, with_codes
 from retrodict.training.stage import Batches
 from retrodict.trajectories import Recordings, Span, Window
 from retrodict.trajectories.features import ACTION
 from retrodict.trajectories.normalise import Normaliser
-
-CODE = "code"
 
 
 @dataclass
@@ -70,9 +67,7 @@ class DiffusionPolicy(JointDiffusion):
     def reader(self, recordings: Recordings) -> Batches:
         if self.encoder is None:
             return super().reader(recordings)
-        codes, _ = codes_of(require_encoder(self.encoder, self.card.slug), recordings, ACTION)
-        ends = pairwise(accumulate((len(episode) for episode in recordings), initial=0))
-        coded = recordings.with_column(CODE, [codes[begin:end].numpy() for begin, end in ends])
+        coded = with_codes(require_encoder(self.encoder, self.card.slug), recordings, ACTION)
         window = Window(0, self.chunk - 1, {CODE: Span(self.observed - 1), ACTION: Span(0, self.chunk - 1)})
         return coded.windows(window, self.batch, seed=self.seed)
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,12 +14,10 @@ from retrodict.networks.code_head import CodeHead
 from retrodict.roles import Batch, Policy
 from retrodict.systems.contract import Card, Spec, System
 from retrodict.systems.gradient import GradientSystem
-from retrodict.systems.looking import code_of, codes_of, require_encoder, single, width_of
+from retrodict.systems.looking import CODE, code_of, codes_of, require_encoder, single, width_of, with_codes
 from retrodict.training.stage import Batches
 from retrodict.trajectories import Recordings, Span, Window
 from retrodict.trajectories.features import ACTION
-
-CODE = "code"
 
 
 @dataclass
@@ -80,19 +77,12 @@ class FewShotCloning(GradientSystem, Policy):
         self.net_.fit_scale(codes, actions.numpy())
 
     def reader(self, recordings: Recordings) -> Batches:
-        codes, _ = codes_of(require_encoder(self.encoder, self.card.slug), recordings, ACTION)
-        starts = np.cumsum([0, *(len(episode) for episode in recordings)])
-        window = Window(0, 0, {ACTION: Span(0, self.chunk - 1)})
-        windows = recordings.windows(window, self.batch, seed=self.seed, order="replacement")
-
-        def at(step: int) -> dict[str, Any]:
-            rows = windows.at(step)
-            return {**rows, CODE: codes[torch.from_numpy(starts)[rows["episode"]] + rows["frame"]]}
-
-        return at
+        window = Window(0, 0, {CODE: Span(), ACTION: Span(0, self.chunk - 1)})
+        coded = with_codes(require_encoder(self.encoder, self.card.slug), recordings, ACTION)
+        return coded.windows(window, self.batch, seed=self.seed, order="replacement")
 
     def loss(self, net: Any, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        code = batch[CODE] if CODE in batch else self._code(batch)
+        code = batch[CODE][:, 0] if CODE in batch else self._code(batch)
         valid = batch.get(f"mask.{ACTION}")
         losses: dict[str, Tensor] = net(code).losses(batch[ACTION].float(), valid)
         return losses
