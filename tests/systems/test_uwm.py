@@ -126,7 +126,7 @@ def test_the_frames_of_a_window_are_shifted_together(fitted):
 
 def test_frames_are_drawn_again_from_the_steps_of_their_keypoints(fitted):
     frames = torch.from_numpy(np.stack([e[EYE][6:14:2] for e in recordings(3, seed=3)])).movedim(-1, 2)[:, :3, None]
-    codes = fitted.coded(fitted.net_, frames)
+    codes = fitted.coded(fitted.net_, fitted.places(fitted.net_, frames))
     codec = fitted.net_["codec"][0]
     once = codec.decode(codec.encode(frames[:, 1:, 0]))
     again = fitted.decoded(fitted.net_, codes, frames[:, 0])[:, :, 0]
@@ -136,6 +136,16 @@ def test_frames_are_drawn_again_from_the_steps_of_their_keypoints(fitted):
 def test_a_batch_of_training_moves_about_within_the_reach(fitted):
     clean, _ = fitted.taught(fitted.net_, recordings(6, seed=2).windows(fitted.window(fitted.spec_), 64).at(0))
     assert 0.1 < clean[FRAMES].std() < 0.7
+
+
+def test_places_found_once_teach_what_frames_do(fitted):
+    made = recordings(4)
+    seen, found = fitted.reader(made).at(3), fitted.reader_of_keypoints(fitted.net_, made).at(3)
+    assert found[EYE].shape[1] == fitted.observed
+    for one, other in zip(fitted.taught(fitted.net_, seen), fitted.taught(fitted.net_, found), strict=True):
+        for part in one:
+            torch.testing.assert_close(one[part], other[part], atol=1e-3, rtol=0)
+    torch.testing.assert_close(fitted.recent(seen), fitted.recent(found))
 
 
 def test_it_can_be_judged_by_held_out_episodes_while_it_learns():

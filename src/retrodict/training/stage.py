@@ -32,6 +32,16 @@ Batches = Callable[[int], Batch] | Stream
 """The batch of a step, which must depend on nothing but the step."""
 
 
+@dataclass(frozen=True, eq=False)
+class Later:
+    """Batches that can be made only when their stage begins, from what the stages before it have learned."""
+
+    make: Callable[[], Stream]
+
+    def stream(self, start: int) -> Iterator[Batch]:
+        return self.make().stream(start)
+
+
 def read_on(batches: Batches, step: int) -> Iterator[Batch]:
     """The batches from a step on."""
     return map(batches, count(step)) if callable(batches) else batches.stream(step)

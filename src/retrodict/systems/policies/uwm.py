@@ -97,7 +97,14 @@ class UWM(VideoAndActions, InverseModel, ForwardModel, Generator):
         rate = schedule("cosine", self.adapt_rate, 0.0, self.adapt_steps, self.adapt_steps // 10)
         optimiser = Optimiser(but_codec(self.net_), rate=rate, weight_decay=self.weight_decay)
         stage = Stage(self.adapt_steps, self.stage_loss, (optimiser,), clip=self.clip, augment=self.augment, name="adapt")
-        train(self.net_, self.reader(few), (stage,), Run(progress=False), seed=self.seed, device=self.torch_device)
+        train(
+            self.net_,
+            self.reader_of_keypoints(self.net_, few),
+            (stage,),
+            Run(progress=False),
+            seed=self.seed,
+            device=self.torch_device,
+        )
         return self
 
     # ---- how it answers -----------------------------------------------------------------------------------------------
@@ -118,7 +125,8 @@ class UWM(VideoAndActions, InverseModel, ForwardModel, Generator):
                 f"{self.card.slug} infers from {self.observed} frames up to now and {self.foreseen} to come; it was given "
                 f"{frames.shape[1]} in all (pad=True repeats a single one to come)."
             )
-        known = self.coded(self.net_, frames[:, self.observed - 1 :]).repeat_interleave(self.draws, 0)
+        places = self.places(self.net_, frames[:, self.observed - 1 :])
+        known = self.coded(self.net_, places).repeat_interleave(self.draws, 0)
         generator = torch.Generator(self.torch_device).manual_seed(self.seed)
         drawn = self.drawn(self._told(frames, self.draws), (ACTION,), {FRAMES: known}, generator)[ACTION]
         drawn = drawn.view(len(frames), self.draws, *drawn.shape[1:])

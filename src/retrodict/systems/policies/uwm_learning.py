@@ -5,8 +5,11 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import accumulate, pairwise
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,12 +21,13 @@ from retrodict.systems.joint_diffusion import JointDiffusion
 from retrodict.training.optimisers import Optimiser
 from retrodict.training.run import Run
 from retrodict.training.schedules import schedule
-from retrodict.training.stage import Batches, Stage
-from retrodict.trajectories import Recordings, Span, Window
+from retrodict.training.stage import Later, Stage
+from retrodict.trajectories import Recordings, Span, Window, Windows
 from retrodict.trajectories.features import ACTION
 from retrodict.trajectories.normalise import Normaliser
 
 FRAMES = "frames"
+PLACES = "places"
 CODEC_RATE = 3e-3  # of the codec's own AdamW
 CHANGED = 10  # of 255: how much a pixel differs that counts as changed
 REACH = 3  # standard deviations by which a keypoint goes that are as much as 1
@@ -49,11 +53,11 @@ class VideoAndActions(JointDiffusion):
     points: int = 16
     codec_steps: int = 500
     labelled: float = 0.5
-    shift: int = 0  # the codec knows one still view
+    shift: int = 0
     steps: int = field(default=4000, kw_only=True)
     learning_rate: float = field(default=2e-3, kw_only=True)
 
-    _glimpsed: Tensor | None = field(default=None, init=False, repr=False, compare=False)
+    _training: Recordings | None = field(default=None, init=False, repr=False, compare=False)
 
     # ---- what is read -------------------------------------------------------------------------------------------------
 
@@ -76,22 +80,46 @@ class VideoAndActions(JointDiffusion):
         """Steps between the frames to come."""
         return self.chunk // self.foreseen
 
+    @property
+    def to_come(self) -> Span:
+        """The frames to come, from the last one seen."""
+        return Span(0, self.foreseen - 1, stride=self.every, offset=self.every)
+
     def around(self, spec: Spec, *, learning: bool) -> Window:
         """Frames up to a step and those to come, and to learn from, the actions between them."""
-        to_come = Span(0, self.foreseen - 1, stride=self.every, offset=self.every)
-        spans: dict[str, Any] = dict.fromkeys(self.seen(spec), (Span(self.observed - 1), to_come))
+        spans: dict[str, Any] = dict.fromkeys(self.seen(spec), (Span(self.observed - 1), self.to_come))
         if learning and self.acts(spec):
             spans[ACTION] = Span(0, self.chunk - 1)
         optional = (ACTION,) if ACTION in spans else ()
         return Window(0, self.chunk - 1, spans, optional=optional, image_size=self.looked_at(spec).image_size)
 
-    def reader(self, recordings: Recordings) -> Batches:
-        window, known = self.window(self.spec_), [ACTION in episode for episode in recordings]
+    def reader(self, recordings: Recordings) -> Windows:
+        return self._windows(recordings, self.window(self.spec_))
+
+    def reader_of_keypoints(self, net: Any, recordings: Recordings) -> Windows:
+        """As `reader`, with the places of keypoints, found once by the codec that was learned, for the frames to come."""
+        cameras = self.seen(self.spec_)
+        window = self.window(self.spec_)
+        up_to_now = dict.fromkeys(cameras, Span(self.observed - 1))
+        spans = {**window.spans, **up_to_now, PLACES: (Span(), self.to_come)}
+        return self._windows(self._with_places(net, recordings), replace(window, features=spans))
+
+    def _windows(self, recordings: Recordings, window: Window) -> Windows:
+        known = [ACTION in episode for episode in recordings]
         weights = None
         if any(known) and not all(known):
             steps = {has: sum(len(e) for e, k in zip(recordings, known, strict=True) if k == has) for has in (True, False)}
             weights = [self.labelled / steps[True] if has else (1 - self.labelled) / steps[False] for has in known]
         return recordings.windows(window, self.batch, seed=self.seed, weights=weights)
+
+    def _with_places(self, net: Any, recordings: Recordings) -> Recordings:
+        """Recordings in which every step has the places of its keypoints, (V 2 points,)."""
+        single = replace(self.looked_at(self.spec_), edge="replicate")
+        frames = recordings.windows(single, self.batch, order="sequence")
+        device = next(net.parameters()).device
+        places = torch.cat([self.places(net, self.views(batch).to(device)).flatten(1).cpu() for batch in frames]).numpy()
+        ends = pairwise(accumulate((len(episode) for episode in recordings), initial=0))
+        return recordings.with_column(PLACES, [places[begin:end] for begin, end in ends])
 
     def learn(self, recordings: Recordings, world: Any, validation: Recordings | None, run: Run) -> None:
         short = [str(episode) for episode in recordings if len(episode) < self.chunk]
@@ -102,6 +130,7 @@ class VideoAndActions(JointDiffusion):
                 stacklevel=3,
             )
         super().learn(recordings, world, validation, run)
+        self._training = None
         self._warn_of_loss(recordings)
 
     @torch.no_grad()
@@ -110,7 +139,8 @@ class VideoAndActions(JointDiffusion):
         windows = recordings.windows(self.window(self.spec_), self.batch, seed=self.seed, order="replacement", prefetch=0)
         frames = self.views(windows.at(0)).to(self.torch_device)
         before, after = frames[:, self.observed - 1].float(), frames[:, -1].float()
-        again = self.decoded(self.net_, self.coded(self.net_, frames[:, self.observed - 1 :]), frames[:, self.observed - 1])
+        codes = self.coded(self.net_, self.places(self.net_, frames[:, self.observed - 1 :]))
+        again = self.decoded(self.net_, codes, frames[:, self.observed - 1])
         again = again[:, -1].float()
         changed = (after - before).abs() > CHANGED
         lost = float((again - after)[changed].square().mean() / (after - before)[changed].square().mean())
@@ -136,9 +166,9 @@ class VideoAndActions(JointDiffusion):
     def prepare(self, recordings: Recordings) -> None:
         super().prepare(recordings)
         windows = recordings.windows(self.window(self.spec_), 256, seed=self.seed, order="replacement", prefetch=0)
-        self._glimpsed = self.views(windows.at(0))
+        glimpsed, self._training = self.views(windows.at(0)), recordings
         for view, codec in enumerate(self.net_["codec"]):
-            codec.fit_mean(self._glimpsed[:, :, view].flatten(0, 1))
+            codec.fit_mean(glimpsed[:, :, view].flatten(0, 1))
 
     def stages(self, net: Any) -> tuple[Stage, ...]:
         def codec_loss(net: Any, batch: Mapping[str, Tensor], step: int) -> dict[str, Tensor]:
@@ -148,18 +178,26 @@ class VideoAndActions(JointDiffusion):
         rate = schedule("cosine", CODEC_RATE, 0.0, self.codec_steps, self.codec_steps // 10)
         codec = Stage(self.codec_steps, codec_loss, (Optimiser(net["codec"], rate=rate),), clip=1.0, name="codec")
         (stage,) = super().stages(net)
-        return (codec, replace(stage, optimisers=tuple(replace(o, parameters=but_codec(net)) for o in stage.optimisers)))
+        assert self._training is not None
+        moved = tuple(replace(optimiser, parameters=but_codec(net)) for optimiser in stage.optimisers)
+        return (codec, replace(stage, optimisers=moved, batches=Later(partial(self._begin, net, self._training))))
 
-    def loss(self, net: Any, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        if self._glimpsed is not None:  # the codec has just been learned
-            net["reach"].fit(self._moves(net, self._glimpsed[:, self.observed - 1 :].to(self.torch_device)))
-            self._glimpsed = None
-        return super().loss(net, batch)
+    def _begin(self, net: Any, recordings: Recordings) -> Windows:
+        """What the stage after the codec's reads; takes the scale of what keypoints do."""
+        read = self.reader_of_keypoints(net, recordings)
+        places = [torch.from_numpy(np.asarray(episode[PLACES])) for episode in read.recordings]
+        steps = torch.cat([place[self.every :] - place[: -self.every] for place in places])
+        net["reach"].fit(steps.view(-1, *net["reach"].shape))
+        return read
 
     def taught(self, net: Any, batch: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        frames = self.views(batch)[:, self.observed - 1 :]
-        inside = batch[f"mask.{self.seen(self.spec_)[0]}"][:, self.observed :]
-        clean, counts = {FRAMES: self.coded(net, frames)}, {FRAMES: inside.repeat_interleave(frames.shape[2], 1)}
+        if PLACES in batch:
+            places = batch[PLACES].view(*batch[PLACES].shape[:2], len(net["codec"]), -1)
+            inside = batch[f"mask.{PLACES}"][:, 1:]
+        else:
+            places = self.places(net, self.views(batch)[:, self.observed - 1 :])
+            inside = batch[f"mask.{self.seen(self.spec_)[0]}"][:, self.observed :]
+        clean, counts = {FRAMES: self.coded(net, places)}, {FRAMES: inside.repeat_interleave(places.shape[2], 1)}
         if self.acts(self.spec_):
             known = batch[f"mask.{ACTION}"]  # none of a window without actions, whose actions are 0
             clean[ACTION], counts[ACTION] = net["scale"](batch[ACTION].float()) * known[:, :1, None], known
@@ -171,25 +209,24 @@ class VideoAndActions(JointDiffusion):
             levels[ACTION] = torch.where(batch[f"mask.{ACTION}"][:, 0], levels[ACTION], self.levels - 1)
         return levels
 
-    @torch.no_grad()
-    def coded(self, net: Any, frames: Tensor) -> Tensor:
-        """Frames (B, 1 + T, V, C, H, W), the last one seen and those to come, as the denoiser has them: (B, T V, 2 points)."""
-        codes: Tensor = net["reach"](self._moves(net, frames)) / REACH
+    def coded(self, net: Any, places: Tensor) -> Tensor:
+        """Places (B, 1 + T, V, 2 points) of keypoints in the last frame seen and in those to come, as the denoiser has them.
+
+        They are how far each goes from frame to frame, (B, T V, 2 points).
+        """
+        codes: Tensor = net["reach"](places.diff(dim=1)) / REACH
         return codes.flatten(1, 2)
 
     @torch.no_grad()
     def decoded(self, net: Any, codes: Tensor, now: Tensor) -> Tensor:
         """The inverse of `coded`: frames to come (B, T, V, C, H, W), after the last one seen, (B, V, C, H, W)."""
         moves = net["reach"].inverse(REACH * codes.view(len(codes), self.foreseen, -1, codes.shape[-1]))
-        places = (self._places(net, now[:, None]) + moves.cumsum(1)).unbind(2)
+        places = (self.places(net, now[:, None]) + moves.cumsum(1)).unbind(2)
         return torch.stack([codec.decode(place) for codec, place in zip(net["codec"], places, strict=True)], 2)
 
-    def _moves(self, net: Any, frames: Tensor) -> Tensor:
-        """How far keypoints go from each frame to the next, (B, T, V, 2 points) for frames (B, 1 + T, V, C, H, W)."""
-        return self._places(net, frames).diff(dim=1)
-
     @torch.no_grad()
-    def _places(self, net: Any, frames: Tensor) -> Tensor:
+    def places(self, net: Any, frames: Tensor) -> Tensor:
+        """Of the keypoints in frames (B, T, V, C, H, W), (B, T, V, 2 points)."""
         return torch.stack([codec.encode(frames[:, :, view]) for view, codec in enumerate(net["codec"])], 2)
 
 
