@@ -19,7 +19,7 @@ pytest.importorskip("gymnasium_robotics")
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     return search(
-        "Swimmer-v5", tmp_path_factory.mktemp("search") / "swimmer.npz", updates=3, every=1, directions=2, top=1, trials=1
+        "Swimmer-v5", tmp_path_factory.mktemp("search") / "swimmer.npz", steps=12_000, every=1, directions=2, top=1, trials=1
     )
 
 
@@ -122,18 +122,18 @@ def test_hands_tremble_as_much_as_they_are_told():
 
 def test_a_search_that_was_stopped_goes_on_as_if_it_had_not_been(found, tmp_path):
     options = {"every": 1, "directions": 2, "top": 1, "trials": 1}
-    search("Swimmer-v5", tmp_path / "s.npz", updates=1, **options)
-    again = search("Swimmer-v5", tmp_path / "s.npz", updates=3, **options)
+    search("Swimmer-v5", tmp_path / "s.npz", steps=4_000, **options)
+    again = search("Swimmer-v5", tmp_path / "s.npz", steps=12_000, **options)
     np.testing.assert_allclose(again.weights, found.weights, rtol=1e-9)
     np.testing.assert_array_equal(again.steps, found.steps)
     with pytest.raises(DataError, match="needs"):
-        search("Hopper-v5", tmp_path / "s.npz", updates=1)
+        search("Hopper-v5", tmp_path / "s.npz", steps=1)
     with pytest.raises(DataError, match="holds no policies"):
         Snapshots.load(tmp_path / "nothing.npz")
 
 
 def test_a_search_gets_better(tmp_path):
-    found = search("InvertedPendulum-v5", tmp_path / "p.npz", updates=4, every=1, seed=1, step_size=0.1, noise=0.1, trials=2)
+    found = search("InvertedPendulum-v5", tmp_path / "p.npz", steps=4_000, every=1, seed=1, step_size=0.1, noise=0.1, trials=2)
     assert found.returns[-1] > found.returns[0] + 100
 
 

@@ -36,7 +36,7 @@ from retrodict.worlds.recording import OUTCOME
 
 RUNNERS = {"cheetah": "HalfCheetah-v5", "hopper": "Hopper-v5"}
 MAZE = {"maze": "PointMaze_UMaze-v3"}
-UPDATES = {"cheetah": 200, "hopper": 320}  # of the random search
+SEARCHED = 3_200_000  # steps of the random search
 SNAPSHOTS, PLAYED, BEST = 40, 5, 60  # policies, evenly from the worst to the best; episodes of each; and more of the best
 MAZES = 100  # episodes
 LOWER, SHARE = 0.5, 0.1  # part of the trajectories, worst first, from which the labelled ones are drawn; and how many
@@ -55,7 +55,7 @@ def record(seed: int, folder: Path, quick: bool, world: str) -> Measured:
     name = (RUNNERS | MAZE)[world]
     env = make(f"gymnasium/{name}", privileged=False)
     features = {**env.features, ACTION: Feature("float32", (env.actions.width,), list(env.actions.names)), **OUTCOME}
-    players = _maze_players(env, seed) if world in MAZE else _runners(env, name, UPDATES[world], seed, folder)
+    players = _maze_players(env, seed) if world in MAZE else _runners(env, name, seed, folder)
     returns, saturated, steps = [], 0.0, 0
     with lerobot.Writer(folder / world, features, env.fps, actions=env.actions, overwrite=True) as writer:
         for number, player in enumerate(players):
@@ -69,8 +69,8 @@ def record(seed: int, folder: Path, quick: bool, world: str) -> Measured:
     return {"trajectories": len(returns), "steps": steps, "returns": quantiles, "saturated": saturated / steps}
 
 
-def _runners(env: Any, name: str, updates: int, seed: int, folder: Path) -> Iterator[Player]:
-    found = search(name, folder / f"{name}.npz", updates=updates, every=2, seed=seed)
+def _runners(env: Any, name: str, seed: int, folder: Path) -> Iterator[Player]:
+    found = search(name, folder / f"{name}.npz", steps=SEARCHED, every=2, seed=seed)
     qualities = [*np.repeat(np.linspace(0, 1, SNAPSHOTS), PLAYED), *[1.0] * BEST]
     for number, quality in enumerate(qualities):
         tremble = np.random.default_rng((seed, number)).uniform(0.1, 0.2)

@@ -41,8 +41,15 @@ JUDGED = (32, 32)
 MOVED = 10  # of 255: how much a pixel differs in some colour to count as changed
 BALL = 120  # of 255: greener than that is only the ball
 
-#: Of every encoder here, of the world models' and of their rivals'.
-EYES: Mapping[str, Any] = {"backbone": "keypoints", "channels": (16, 32, 32), "strides": (2, 2, 1), "keypoints": 32, "width": 64}
+#: Of the world models and of their rivals: one network for frames, and one learning rate.
+SHARED: Mapping[str, Any] = {
+    "learning_rate": 2e-3,
+    "backbone": "keypoints",
+    "channels": (16, 32, 32),
+    "strides": (2, 2, 1),
+    "keypoints": 32,
+    "width": 64,
+}
 
 
 @dataclass(frozen=True)
@@ -191,7 +198,7 @@ def _record_expert(name: str, seed: int, folder: Path, quick: bool) -> Measured:
 def _modes(name: str, seed: int, folder: Path, quick: bool) -> Measured:
     """Learn the dynamics from random pushes, and answer about episodes not seen."""
     size = QUICK if quick else FULL
-    settings: dict[str, Any] = {**EYES, "steps": size.steps, "batch": size.batch, "seed": seed}
+    settings: dict[str, Any] = {**SHARED, "steps": size.steps, "batch": size.batch, "seed": seed}
     if name != "supervised":
         settings["codec_steps"] = size.codec_steps
     model = RIVALS[name](**settings)
@@ -270,7 +277,7 @@ def _losses(model: UWM, batch: Mapping[str, Tensor]) -> dict[str, float]:
 def _play(name: str, seed: int, folder: Path, quick: bool) -> Measured:
     size = FULL  # there is no such arm in the quick run
     demonstrated: Recordings = open_recordings(folder / "expert")
-    how: dict[str, Any] = {**EYES, "steps": size.steps, "batch": size.batch, "seed": seed}
+    how: dict[str, Any] = {**SHARED, "steps": size.steps, "batch": size.batch, "seed": seed}
     policy: Any
     if name == "cloning":
         policy = ClonedEncoder(**{**how, "steps": size.steps // 2}, chunk=8, mode="all", warmup=100)

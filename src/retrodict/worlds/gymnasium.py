@@ -36,8 +36,8 @@ NAMES = (
     "Swimmer-v5",
 )
 
-#: Updates of the random search by which the player of a runner is found, where none is given.
-UPDATES = 150
+#: Steps of the random search by which the player of a runner is found, where none is given.
+SEARCHED = 2_400_000
 
 
 def make(name: str, **options: Any) -> World:
@@ -156,7 +156,7 @@ class Agent(World):
         if self.snapshots is not None:
             return Snapshots.load(Path(self.snapshots))
         home = Path(os.environ.get("RETRODICT_CACHE") or Path.home() / ".cache" / "retrodict")
-        return search(self.name, home / "players" / f"{self.name}.npz", updates=UPDATES, **self.options)
+        return search(self.name, home / "players" / f"{self.name}.npz", steps=SEARCHED, **self.options)
 
     def _observation(self, shown: Any) -> Observation:
         state = np.concatenate([shown["observation"], shown["desired_goal"]]) if self.goal else shown

@@ -78,7 +78,7 @@ def search(
     name: str,
     path: Path,
     *,
-    updates: int,
+    steps: int,
     every: int = 5,
     seed: int = 0,
     directions: int = 8,
@@ -94,7 +94,7 @@ def search(
         name: of the environment; `options` are its own. Where it pays for going forward and for staying upright, the latter is
             left out of what is searched for, or standing still would be the best policy for long; the returns told have both.
         path: file of the snapshots.
-        updates: how many; the paper needs some hundred.
+        steps: of the environment, after which the search ends; the paper needs some hundred thousand to some million.
         every: updates between snapshots.
         directions, top, step_size, noise: directions tried per update, those that are followed, the length of a step, and how far
             the tries lie from the policy.
@@ -108,12 +108,13 @@ def search(
     found = Snapshots.load(path) if path.exists() else _nothing(shape)
     if found.weights.shape[1:] != shape:
         raise DataError(f"{path} holds policies of shape {list(found.weights.shape[1:])}, {name} needs {list(shape)}.")
-    weights, steps = np.zeros(shape), 0
+    weights, taken = np.zeros(shape), 0
     moments = np.stack([np.zeros(shape[1]), np.ones(shape[1])])  # mean and variance of the states met
     if len(found):
-        weights, steps = found.weights[-1], int(found.steps[-1])
+        weights, taken = found.weights[-1], int(found.steps[-1])
         moments = np.stack([found.mean[-1], found.std[-1] ** 2])
-    for update in range(int(found.updates[-1]) + 1 if len(found) else 0, updates):
+    update = int(found.updates[-1]) + 1 if len(found) else 0
+    while taken < steps:
         rng = np.random.default_rng((seed, update))
         tries = rng.standard_normal((directions, *shape))
         starts = rng.integers(2**31, size=directions)
@@ -129,14 +130,15 @@ def search(
         spread = returns[best].std() or 1.0
         weights = weights + step_size / (top * spread) * np.tensordot(returns[best, 0] - returns[best, 1], tries[best], 1)
         met = np.concatenate(states)
-        moments, steps = _merged(moments, steps, met), steps + len(met)
-        if (update + 1) % every == 0 or update + 1 == updates:
+        moments, taken = _merged(moments, taken, met), taken + len(met)
+        if (update + 1) % every == 0 or taken >= steps:
             std = np.where(moments[1] > 1e-14, moments[1] ** 0.5, np.inf)
             policy = LinearPolicy(weights, moments[0], std)
             value = np.mean([_play(inner, policy, s, limit)[0] for s in rng.integers(2**31, size=trials).tolist()])
-            new = (weights, moments[0], std, update, value, steps)
+            new = (weights, moments[0], std, update, value, taken)
             found = Snapshots(*(np.append(old, [row], 0) for old, row in zip(asdict(found).values(), new, strict=True)))
             _write(path, found)
+        update += 1
     env.close()
     return found
 
