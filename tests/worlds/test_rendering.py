@@ -191,3 +191,19 @@ def test_pictures_are_drawn_also_where_mujoco_was_imported_by_somebody_else():
     bare = {k: v for k, v in os.environ.items() if k not in ("MUJOCO_GL", "PYOPENGL_PLATFORM")}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=bare)
     assert done.stdout == "(48, 48, 3)\n", done.stderr
+
+
+def test_threads_that_ask_at_once_get_a_whole_mujoco():
+    pytest.importorskip("mujoco")
+    program = """if True:
+        import ctypes.util, time
+        from concurrent.futures import ThreadPoolExecutor
+        from retrodict.worlds.rendering import offscreen
+        find = ctypes.util.find_library
+        ctypes.util.find_library = lambda name: time.sleep(0.05) or find(name)  # none has decided before all have asked
+        with ThreadPoolExecutor(4) as pool:
+            print({module.MjModel.__name__ for module in pool.map(lambda _: offscreen(), range(4))})
+    """
+    bare = {k: v for k, v in os.environ.items() if k not in ("MUJOCO_GL", "PYOPENGL_PLATFORM")}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=bare)
+    assert done.stdout == "{'MjModel'}\n", done.stderr

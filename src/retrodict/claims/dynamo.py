@@ -84,10 +84,7 @@ class DynaMoClaim(Experiment):
         **{f"play {name}, {task}": [f"encode {name}"] for name in PLAYED for task in TASKS},
         **{f"play end to end, {task}": [f"record {task}"] for task in TASKS},
     }
-    left_out = (
-        "heads: VQ-BeT and Diffusion Policy (the page's default experiment asks for k-NN and an MLP with action chunks)",
-        "peer: the official network in one process (needs its repository)",
-    )
+    left_out = ("heads: VQ-BeT and Diffusion Policy (the page's default experiment asks for k-NN and an MLP with action chunks)",)
 
     def arms(self, quick: bool) -> Mapping[str, Callable[[int, Path, bool], Measured]]:
         made: dict[str, Callable[[int, Path, bool], Measured]] = {

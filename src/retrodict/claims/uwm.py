@@ -41,9 +41,9 @@ JUDGED = (32, 32)
 MOVED = 10  # of 255: how much a pixel differs in some colour to count as changed
 BALL = 120  # of 255: greener than that is only the ball
 
-#: Of the world models and of their rivals: one network for frames, and one learning rate.
+#: Of the world models' network for frames and of their rivals'. Each learns at its own rate: at that of the world models, 2e-3,
+#: supervision learned nothing (R^2 0 on seed 0).
 SHARED: Mapping[str, Any] = {
-    "learning_rate": 2e-3,
     "backbone": "keypoints",
     "channels": (16, 32, 32),
     "strides": (2, 2, 1),
@@ -87,7 +87,6 @@ class UnifiedWorldModelClaim(Experiment):
         "(B) Meta-World push and drawer: the page sets no threshold for it",
         "GR-1 as a rival: the page names it in the paper's claim and not in its experiment",
         "frames to come in pixels, and the error of the noise as the loss: they are steps of keypoints, and it is that of v",
-        "peer: the official network with copied weights, which needs einops and diffusers",
     )
 
     def arms(self, quick: bool) -> Mapping[str, Callable[[int, Path, bool], Measured]]:

@@ -11,6 +11,7 @@ import ctypes.util
 import importlib
 import os
 import sys
+import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,28 +34,33 @@ PACKAGES = {"egl": "libegl1 libgl1-mesa-dri libopengl0", "osmesa": "libosmesa6"}
 #: What is switched off unless `flags` says otherwise.
 COSTLY = ("shadow", "reflection", "skybox", "haze")
 
+_DECIDING = threading.Lock()
+
 
 def offscreen() -> ModuleType:
     """MuJoCo with an OpenGL that needs no screen: EGL where it is installed, else OSMesa; `MUJOCO_GL` overrides.
 
     Raises MissingExtraError where MuJoCo is not installed, RetrodictError naming what is missing where OpenGL cannot be loaded.
     """
-    undecided = sys.platform == "linux" and "MUJOCO_GL" not in os.environ
-    if undecided:
-        there = ctypes.util.find_library
-        if there("EGL") and (there("OpenGL") or there("GL")):
-            os.environ["MUJOCO_GL"] = "egl"
-        elif there("OSMesa"):
-            os.environ["MUJOCO_GL"] = "osmesa"
-    if os.environ.get("MUJOCO_GL") == "osmesa":
-        os.environ.setdefault("PYOPENGL_PLATFORM", "osmesa")
-    os.environ.setdefault("LP_NUM_THREADS", "0")  # Mesa draws in the thread that asks: worlds side by side share out the cores
-    try:
-        if undecided and "mujoco" in sys.modules:
-            importlib.reload(sys.modules["mujoco"].gl_context)  # or it would ask a screen, and abort where there is none
-        return require("mujoco", extra="robots")
-    except (AttributeError, TypeError, ctypes.ArgumentError) as error:
-        raise _no_opengl(error) from error
+    with _DECIDING:  # worlds side by side are made in threads, and to one of them MuJoCo would be half imported
+        undecided = sys.platform == "linux" and "MUJOCO_GL" not in os.environ
+        if undecided:
+            there = ctypes.util.find_library
+            if there("EGL") and (there("OpenGL") or there("GL")):
+                os.environ["MUJOCO_GL"] = "egl"
+            elif there("OSMesa"):
+                os.environ["MUJOCO_GL"] = "osmesa"
+        if os.environ.get("MUJOCO_GL") == "osmesa":
+            os.environ.setdefault("PYOPENGL_PLATFORM", "osmesa")
+        os.environ.setdefault(
+            "LP_NUM_THREADS", "0"
+        )  # Mesa draws in the thread that asks: worlds side by side share out the cores
+        try:
+            if undecided and "mujoco" in sys.modules:
+                importlib.reload(sys.modules["mujoco"].gl_context)  # or it would ask a screen, and abort where there is none
+            return require("mujoco", extra="robots")
+        except (AttributeError, TypeError, ctypes.ArgumentError) as error:
+            raise _no_opengl(error) from error
 
 
 def _no_opengl(error: Exception) -> RetrodictError:
