@@ -39,7 +39,7 @@ class Dynamics(nn.Module):
         super().__init__()
         self.into, self.out = nn.Linear(inputs, width), nn.Linear(width, outputs)
         self.positions = nn.Parameter(torch.randn(steps, width) * 0.02)
-        self.trunk = Transformer(width, depth, heads, dropout=dropout, init="scaled_normal")
+        self.trunk = Transformer(width, depth, heads, dropout=dropout, init="scaled_normal", fused=True)
         self.drop, self.norm = nn.Dropout(dropout), nn.LayerNorm(width)
         for layer in (self.into, self.out):
             nn.init.normal_(layer.weight, std=0.02)
