@@ -192,7 +192,7 @@ class SemiSupervised(Experiment):
     left_out = (
         "D4RL's own data sets, which cannot be fetched here: recordings of graded quality are made in MuJoCo in their place",
         "Walker2d, independently varied ranges of return and self-training of the inverse model: not named by the acceptance",
-        "CQL for as many updates as the others: a third of them, alike in all its arms, as each costs some twenty times theirs",
+        "CQL for as many updates as the others: a third of them, alike in all its arms, as each costs several times theirs",
         "LAMB of the decision transformer: AdamW stands in its place, at width 128 with 3 layers",
     )
 

@@ -10,8 +10,8 @@ class ResidualQuantiser(nn.Module):
     """Vectors (..., width) to `layers` choices among `codes` each, whose codes add up to nearly the vector.
 
     Codes are moving averages of the vectors that chose them (van den Oord et al., 2017, appendix A.1), one codebook on what the
-    one before leaves (SoundStream; Zeghidour et al., 2021). They begin on vectors of the first batch, and a code that next to
-    nothing chooses begins anew on one of the batch at hand.
+    one before leaves (SoundStream; Zeghidour et al., 2021). They begin on vectors of the first batch that lie
+    apart, and a code that next to nothing chooses begins anew on one of the batch at hand that is far from every code.
 
     Args:
         width: of a vector.

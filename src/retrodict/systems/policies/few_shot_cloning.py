@@ -82,14 +82,9 @@ class FewShotCloning(GradientSystem, Policy):
         return coded.windows(window, self.batch, seed=self.seed, order="replacement")
 
     def loss(self, net: Any, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        code = batch[CODE][:, 0] if CODE in batch else self._code(batch)
         valid = batch.get(f"mask.{ACTION}")
-        losses: dict[str, Tensor] = net(code).losses(batch[ACTION].float(), valid)
+        losses: dict[str, Tensor] = net(batch[CODE][:, 0]).losses(batch[ACTION].float(), valid)
         return losses
-
-    def _code(self, batch: Mapping[str, Tensor]) -> Tensor:
-        with torch.no_grad():
-            return require_encoder(self.encoder, self.card.slug).encode(batch)[:, 0].to(self.torch_device)
 
     def act(self, observation: Batch) -> Tensor:
         """Flat actions (B, width).

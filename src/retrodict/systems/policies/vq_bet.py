@@ -211,7 +211,7 @@ class VQBeT(GradientSystem, Policy):
         logits, offsets = net["behavior"](net["seen"](batch[CODE]))
         choices = net["tokens"](chunks)
         wrong = focal(logits, choices)  # (B, T, layers)
-        weights = torch.full_like(wrong[0, 0], self.rest).index_fill(0, torch.zeros(1, dtype=torch.long), self.first)
+        weights = torch.tensor([self.first, *[self.rest] * (self.layers - 1)], device=wrong.device)
         there = counts[..., 0]  # a step before the episode says nothing
         said = net["tokens"].chunk_of(choices) + net["behavior"].offset(offsets, choices)
         return {
