@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from retrodict.networks.masks import causal
-from retrodict.networks.transformer import RelativeBias, Transformer, attend
+from retrodict.networks.transformer import RelativeBias, Sight, Transformer, attend
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +58,7 @@ def test_a_row_that_sees_nothing_gives_zeros_and_finite_gradients(additive):
     mask[2] = False
     form = torch.zeros(4, 4).masked_fill(~mask, -math.inf) if additive else mask
     q, k, v = (torch.randn(1, 2, 4, 3, requires_grad=True) for _ in range(3))
-    out = attend(q, k, v, form)
+    out = attend(q, k, v, Sight.through(form))
     assert torch.equal(out[:, :, 2], torch.zeros(1, 2, 3))
     out.sum().backward()
     assert all(t.grad.isfinite().all() for t in (q, k, v))

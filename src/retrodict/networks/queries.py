@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from retrodict.networks.layers import Activation, activation
-from retrodict.networks.transformer import Attention, attend
+from retrodict.networks.transformer import Attention, Sight, attend
 
 Among = Literal["none", "first", "joint"]
 
@@ -30,7 +30,7 @@ class QueryBlock(nn.Module):
         self.norm_tokens = nn.LayerNorm(width) if among == "joint" else nn.Identity()
         self.activation, self.drop = activation(kind), nn.Dropout(dropout)
 
-    def look(self, queries: Tensor, tokens: Tensor, mask: Tensor | None) -> Tensor:
+    def look(self, queries: Tensor, tokens: Tensor, sight: Sight | None) -> Tensor:
         """Attention of queries (B, n, width) to tokens (B, L, width), and where `among` is `joint` to the queries themselves."""
         tokens = self.norm_tokens(tokens)
         if self.among == "joint":
@@ -39,15 +39,15 @@ class QueryBlock(nn.Module):
             layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for layer, x in ((self.query, queries), (self.key, tokens), (self.value, tokens))
         )
-        looked: Tensor = self.out(attend(q, k, v, mask, self.rate if self.training else 0.0).transpose(1, 2).flatten(2))
+        looked: Tensor = self.out(attend(q, k, v, sight, self.rate if self.training else 0.0).transpose(1, 2).flatten(2))
         return looked
 
     def mlp(self, x: Tensor) -> Tensor:
         out: Tensor = self.second(self.drop(self.activation(self.first(x))))
         return out
 
-    def forward(self, x: Tensor, tokens: Tensor, mask: Tensor | None) -> Tensor:
-        parts = [lambda y: self.look(y, tokens, mask), self.mlp]
+    def forward(self, x: Tensor, tokens: Tensor, sight: Sight | None) -> Tensor:
+        parts = [lambda y: self.look(y, tokens, sight), self.mlp]
         if self.own is not None:
             own = self.own
             parts.insert(0, lambda y: own(y, None, None)[0])
@@ -99,11 +99,11 @@ class QueryDecoder(nn.Module):
     def forward(self, tokens: Tensor, valid: Tensor | None = None) -> Tensor:
         """What the queries read; `valid` (B, L) is False for tokens that are not there."""
         tokens = self.into(tokens)
-        x, mask = self.queries.expand(len(tokens), -1, -1), None
+        x, sight = self.queries.expand(len(tokens), -1, -1), None
         if valid is not None:
             seen = torch.cat([valid, valid.new_ones(x.shape[:2])], 1) if self.joint else valid
-            mask = seen[:, None, :].expand(-1, x.shape[1], -1)
+            sight = Sight.through(seen[:, None, None, :])
         for block in self.blocks:
-            x = block(x, tokens, mask)
+            x = block(x, tokens, sight)
         out: Tensor = self.norm(x)
         return out

@@ -64,28 +64,47 @@ class Attention(nn.Module):
         """Their weights, as views where the projection is fused."""
         return [part for layer in self.projections for part in layer.weight.chunk(3 // len(self.projections))]
 
-    def forward(self, x: Tensor, mask: Tensor | None, past: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, x: Tensor, sight: Sight | None, past: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v = (part for layer in self.projections for part in layer(x).chunk(3 // len(self.projections), -1))
         q, k, v = (part.view(*part.shape[:2], self.heads, -1).transpose(1, 2) for part in (q, k, v))
         if past is not None:
             k, v = torch.cat([past[0], k], 2), torch.cat([past[1], v], 2)
-        looked = attend(q, k, v, mask, self.dropout if self.training else 0.0)
+        looked = attend(q, k, v, sight, self.dropout if self.training else 0.0)
         return self.out(looked.transpose(1, 2).flatten(2)), k, v
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float = 0.0) -> Tensor:
-    """Softmax attention (B, H, L, d); a row that may look at nothing gives zeros, not NaN.
+@dataclass(frozen=True)
+class Sight:
+    """What attention looks at: made of a mask once for all layers of a trunk.
 
-    Args:
-        mask: boolean (True: may look) or additive, (L, K), (B, L, K) or (B, H, L, K).
+    Attributes:
+        mask: broadcasts to (B, H, L, K); boolean (True: looks) or additive. Every row looks at something.
+        blind: rows (..., L, 1) that were to look at nothing; attention gives zeros there.
     """
-    if mask is None:
+
+    mask: Tensor
+    blind: Tensor
+
+    @classmethod
+    def through(cls, mask: Tensor | None) -> Sight | None:
+        """Of a mask (L, K), (B, L, K) or (B, H, L, K), boolean (True: may look) or additive; None looks at everything."""
+        if mask is None:
+            return None
+        if mask.dim() == 3:
+            mask = mask[:, None]
+        if mask.dtype == torch.bool:
+            blind = ~mask.any(-1, keepdim=True)
+            return cls(mask | blind, blind)
+        blind = (mask == -torch.inf).all(-1, keepdim=True)
+        return cls(mask.masked_fill(blind, 0.0), blind)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, sight: Sight | None, dropout: float = 0.0) -> Tensor:
+    """Softmax attention (B, H, L, d); a row that may look at nothing gives zeros, not NaN."""
+    if sight is None:
         return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
-    if mask.dim() == 3:
-        mask = mask[:, None]
-    blind = ~mask.any(-1, keepdim=True) if mask.dtype == torch.bool else (mask == -torch.inf).all(-1, keepdim=True)
-    mask = mask | blind if mask.dtype == torch.bool else mask.masked_fill(blind, 0.0).to(q.dtype)
-    return F.scaled_dot_product_attention(q, k, v, mask, dropout).masked_fill(blind, 0.0)
+    mask = sight.mask if sight.mask.dtype == torch.bool else sight.mask.to(q.dtype)
+    return F.scaled_dot_product_attention(q, k, v, mask, dropout).masked_fill(sight.blind, 0.0)
 
 
 class Block(nn.Module):
@@ -109,20 +128,20 @@ class Block(nn.Module):
         return out
 
     def forward(
-        self, x: Tensor, mask: Tensor | None, past: tuple[Tensor, Tensor] | None, condition: Tensor | None
+        self, x: Tensor, sight: Sight | None, past: tuple[Tensor, Tensor] | None, condition: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         if not self.norm_first:
-            looked, k, v = self.attention(x, mask, past)
+            looked, k, v = self.attention(x, sight, past)
             x = self.norms[0](x + self.drop(looked))
             return self.norms[1](x + self.drop(self.mlp(x))), k, v
         if self.modulation is None:
-            looked, k, v = self.attention(self.norms[0](x), mask, past)
+            looked, k, v = self.attention(self.norms[0](x), sight, past)
             x = x + self.drop(looked)
             return x + self.drop(self.mlp(self.norms[1](x))), k, v
         assert condition is not None, "this trunk is modulated by a condition; pass it"
         shifts = self.modulation(F.silu(condition))
         shift0, scale0, gate0, shift1, scale1, gate1 = (shifts if shifts.dim() == 3 else shifts[:, None]).chunk(6, -1)
-        looked, k, v = self.attention(self.norms[0](x) * (1 + scale0) + shift0, mask, past)
+        looked, k, v = self.attention(self.norms[0](x) * (1 + scale0) + shift0, sight, past)
         x = x + gate0 * self.drop(looked)
         return x + gate1 * self.drop(self.mlp(self.norms[1](x) * (1 + scale1) + shift1)), k, v
 
@@ -189,8 +208,9 @@ class Transformer(nn.Module):
         """
         if valid is not None:
             mask = _without(mask, valid)
+        sight = Sight.through(mask)
         for block in self.blocks:
-            x, _, _ = block(x, mask, None, condition)
+            x, _, _ = block(x, sight, None, condition)
         return x
 
     def step(
@@ -205,9 +225,10 @@ class Transformer(nn.Module):
         """
         valid = torch.cat([memory.valid, memory.valid.new_ones(x.shape[:2])], 1)
         mask = _without(mask, valid) if not bool(valid.all()) else mask
+        sight = Sight.through(mask)
         keys, values = [], []
         for block, past in zip(self.blocks, zip(memory.keys, memory.values, strict=True), strict=True):
-            x, k, v = block(x, mask, past, condition)
+            x, k, v = block(x, sight, past, condition)
             keys.append(k.detach())
             values.append(v.detach())
         kept = slice(None) if memory.length is None else slice(max(valid.shape[1] - memory.length, 0), None)
