@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from retrodict.errors import DataError
-from retrodict.networks.chunks import ChunkExecutor, Mode, Recent
 from retrodict.networks.joint_denoiser import ChunkPart, JointDenoiser
 from retrodict.objectives.denoising import Schedule, ddim
 from retrodict.objectives.masked import masked_mean
-from retrodict.roles import Batch, Policy
+from retrodict.roles import Batch
 from retrodict.systems.cameras import CameraSystem
 from retrodict.systems.contract import Spec
+from retrodict.systems.drawn_chunks import DrawnChunks
 from retrodict.systems.frames import Backbone, FrameNet
 from retrodict.systems.supervision import continuous_space, recorded_actions
 from retrodict.training.augment import Augment, Shift
@@ -28,7 +28,7 @@ from retrodict.trajectories.normalise import Normaliser
 
 
 @dataclass
-class JointDiffusion(CameraSystem, Policy):
+class JointDiffusion(CameraSystem, DrawnChunks):
     """Base of systems in which one diffusion transformer removes the noise from several parts of what happens next.
 
     One part is the next `chunk` actions, brought to [-1, 1] by their least and largest values. Every part has its own level of
@@ -37,10 +37,8 @@ class JointDiffusion(CameraSystem, Policy):
     (`parts`), what of a batch they are (`taught`), and what is seen up to now (`recent`).
 
     Attributes:
-        observed: frames up to now that are looked at.
-        backbone, channels, strides, keypoints, width: of the network that gives a code to each of them, see `FrameSystem`.
-        chunk: actions said ahead.
-        mode: which of them are played, see `ChunkExecutor`.
+        observed, chunk, mode: what is looked at, said and played, see `DrawnChunks`.
+        backbone, channels, strides, keypoints, width: of the network that gives a code to each frame, see `FrameSystem`.
         shift: pixels by which all frames of a window are shifted together in training, at most.
         hidden, depth, heads: of the transformer.
         registers: learned tokens beside those of the parts.
@@ -51,14 +49,11 @@ class JointDiffusion(CameraSystem, Policy):
             which sampling `begins`, as in the official code.
     """
 
-    observed: int = 2
     backbone: Backbone = "keypoints"
     channels: tuple[int, ...] = (16, 32, 32)
     strides: tuple[int, ...] = (2, 2, 1)
     keypoints: int = 32
     width: int = 64
-    chunk: int = 8
-    mode: Mode = "all"
     shift: int = 2
     hidden: int = 128
     depth: int = 4
@@ -73,10 +68,6 @@ class JointDiffusion(CameraSystem, Policy):
     warmup: int = field(default=100, kw_only=True)
     decay: Literal["constant", "linear", "cosine"] = field(default="cosine", kw_only=True)
     clip: float | None = field(default=1.0, kw_only=True)
-
-    _played: ChunkExecutor | None = field(default=None, init=False, repr=False, compare=False)
-    _recent: Recent | None = field(default=None, init=False, repr=False, compare=False)
-    _drawing: torch.Generator | None = field(default=None, init=False, repr=False, compare=False)
 
     # ---- what a system supplies ---------------------------------------------------------------------------------------
 
@@ -98,7 +89,6 @@ class JointDiffusion(CameraSystem, Policy):
         return self.views(batch)[:, : self.observed]
 
     def glimpse(self, observation: Batch) -> Tensor:
-        """What is remembered of what B worlds show at one step, (B, ...)."""
         self.check_fitted()
         names = self.seen(self.spec_)
         return self.look({name: observation[name][:, None] for name in names if name in observation} or observation)[:, 0]
@@ -136,7 +126,7 @@ class JointDiffusion(CameraSystem, Policy):
         return {"denoiser": denoiser, "scale": scale}
 
     def prepare(self, recordings: Recordings) -> None:
-        self._played = self._recent = self._drawing = None
+        self.forget()
         if self.acts(self.spec_):
             actions = recorded_actions(recordings.having(ACTION), self.space(self.spec_), self.card.slug)
             self.net_["scale"].fit(actions)
@@ -212,29 +202,12 @@ class JointDiffusion(CameraSystem, Policy):
         start = torch.cat([noise[name].flatten(1) for name in wanted], 1)
         return split(ddim(model, start, schedule, self.sampling, spacing="leading", limit=1.0))
 
-    def act(self, observation: Batch) -> Tensor:
-        """Flat actions (B, width) for B worlds side by side; remembers what it saw.
-
-        Raises NotFittedError before `fit`; DataError where a feature is missing or of the wrong form, or no action was ever seen;
-        RetrodictError where `reset` was not called first, or another number of worlds is played than before.
-        """
-        seen = self.glimpse(observation)
+    def draw(self, recent: Tensor, generator: torch.Generator | None) -> Tensor:
         self.require_actions("act")
-        if self._played is None or self._recent is None:
-            self._played, self._recent = ChunkExecutor(self.chunk, self.mode), Recent(self.observed)
-        recent, said = self._recent.push(seen), None
-        if self._played.needs:
-            with torch.no_grad():
-                condition = self.conditions(self.net_, recent)
-            said = self.net_["scale"].inverse(self.drawn(condition, (ACTION,), generator=self._drawing)[ACTION])
-        return self._played.push(said)
-
-    def reset(self, mask: Tensor | None = None) -> None:
-        if mask is None or self._played is None or self._recent is None:
-            self._played, self._recent = ChunkExecutor(self.chunk, self.mode), Recent(self.observed)
-            self._drawing = torch.Generator(self.torch_device).manual_seed(self.seed)
-        self._played.reset(mask)
-        self._recent.reset(mask)
+        with torch.no_grad():
+            condition = self.conditions(self.net_, recent)
+        actions: Tensor = self.net_["scale"].inverse(self.drawn(condition, (ACTION,), generator=generator)[ACTION])
+        return actions
 
     def require_actions(self, verb: str) -> None:
         """Raise DataError where nothing is known of actions."""

@@ -10,16 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from retrodict.networks.chunks import ChunkExecutor, Mode, Recent
 from retrodict.networks.masks import causal
 from retrodict.networks.mlp import MLP
 from retrodict.networks.residual_quantiser import ResidualQuantiser
 from retrodict.networks.transformer import Transformer
 from retrodict.objectives.focal import focal
 from retrodict.objectives.masked import masked_mean
-from retrodict.roles import Batch, Policy
+from retrodict.roles import Batch
 from retrodict.systems.contract import Card, Spec, System
-from retrodict.systems.gradient import GradientSystem
+from retrodict.systems.drawn_chunks import DrawnChunks
 from retrodict.systems.looking import CODE, code_of, codes_of, require_encoder, single, width_of, with_codes
 from retrodict.systems.supervision import continuous_space, recorded_actions
 from retrodict.training.optimisers import Optimiser
@@ -85,7 +84,7 @@ class BehaviorNet(nn.Module):
 
 
 @dataclass
-class VQBeT(GradientSystem, Policy):
+class VQBeT(DrawnChunks):
     """A policy that chooses among learned chunks of actions and corrects the one chosen.  (Lee et al., 2024)
 
     Reads what its frozen `encoder` reads, the last `observed` steps of it; learns from `action`, of continuous parts. First a
@@ -94,13 +93,11 @@ class VQBeT(GradientSystem, Policy):
     stand for. Acting draws the choices, so that where there are several ways, one of them is taken.
 
     The offset is learned at the choices that were right. The official code learns it at drawn ones, which teaches an offset to
-    lead from one way to another.
+    lead from one way to another. Actions past the end of a demonstration do not count.
 
     Attributes:
         encoder: a fitted `Encoder` of single frames; it is not trained.
-        observed: steps up to now that are looked at.
-        chunk: actions said ahead; those past the end of a demonstration do not count.
-        mode: which of them are played, see `ChunkExecutor`.
+        observed, chunk, mode: what is looked at, said and played, see `DrawnChunks`.
         codes, layers: choices of a codebook, and codebooks (paper: 8 to 16, and 2).
         latent: width of a code.
         token_steps: steps in which the quantiser learns.
@@ -123,9 +120,6 @@ class VQBeT(GradientSystem, Policy):
     )
 
     encoder: System | None = None
-    observed: int = 2
-    chunk: int = 4
-    mode: Mode = "all"
     codes: int = 16
     layers: int = 2
     latent: int = 32
@@ -137,15 +131,12 @@ class VQBeT(GradientSystem, Policy):
     rest: float = 0.5
     w_offset: float = 10.0
     temperature: float = 1.0
+    chunk: int = field(default=4, kw_only=True)
     steps: int = field(default=1000, kw_only=True)
     batch: int = field(default=64, kw_only=True)
     weight_decay: float = field(default=1e-4, kw_only=True)
     decay: Literal["constant", "linear", "cosine"] = field(default="cosine", kw_only=True)
     clip: float | None = field(default=1.0, kw_only=True)
-
-    _played: ChunkExecutor | None = field(default=None, init=False, repr=False, compare=False)
-    _recent: Recent | None = field(default=None, init=False, repr=False, compare=False)
-    _drawing: torch.Generator | None = field(default=None, init=False, repr=False, compare=False)
 
     # ---- what is read -------------------------------------------------------------------------------------------------
 
@@ -185,7 +176,7 @@ class VQBeT(GradientSystem, Policy):
         )
 
     def prepare(self, recordings: Recordings) -> None:
-        self._played = self._recent = self._drawing = None
+        self.forget()
         codes, _ = codes_of(self._eyes, recordings, ACTION)
         self.net_["seen"].fit(codes)
         actions = recorded_actions(recordings, continuous_space(self.spec_, self.card.slug), self.card.slug)
@@ -229,35 +220,18 @@ class VQBeT(GradientSystem, Policy):
 
     # ---- how it acts --------------------------------------------------------------------------------------------------
 
-    def act(self, observation: Batch) -> Tensor:
-        """Flat actions (B, width) for B worlds side by side; remembers what it saw.
-
-        Raises NotFittedError before `fit`; DataError where a feature is missing or of the wrong form; RetrodictError where
-        `reset` was not called first, or another number of worlds is played than before.
-        """
+    def glimpse(self, observation: Batch) -> Tensor:
         self.check_fitted()
-        seen = code_of(self._eyes, observation).to(self.torch_device)
-        if self._played is None or self._recent is None:
-            self._played, self._recent = ChunkExecutor(self.chunk, self.mode), Recent(self.observed)
-        recent = self._recent.push(seen)
-        return self._played.push(self._drawn(recent) if self._played.needs else None)
+        return code_of(self._eyes, observation).to(self.torch_device)
 
     @torch.no_grad()
-    def _drawn(self, recent: Tensor) -> Tensor:
-        """Chunks (B, chunk, width) in the units of actions, from the last codes (B, observed, d)."""
+    def draw(self, recent: Tensor, generator: torch.Generator | None) -> Tensor:
         logits, offsets = (said[:, -1] for said in self.net_["behavior"](self.net_["seen"](recent)))
         if self.temperature:
             odds = F.softmax(logits / self.temperature, -1)
-            choices = torch.multinomial(odds.flatten(0, 1), 1, generator=self._drawing).view(logits.shape[:-1])
+            choices = torch.multinomial(odds.flatten(0, 1), 1, generator=generator).view(logits.shape[:-1])
         else:
             choices = logits.argmax(-1)
         said = self.net_["tokens"].chunk_of(choices) + self.net_["behavior"].offset(offsets, choices)
         actions: Tensor = self.net_["scale"].inverse(said.clamp(-1, 1))
         return actions
-
-    def reset(self, mask: Tensor | None = None) -> None:
-        if mask is None or self._played is None or self._recent is None:
-            self._played, self._recent = ChunkExecutor(self.chunk, self.mode), Recent(self.observed)
-            self._drawing = torch.Generator(self.torch_device).manual_seed(self.seed)
-        self._played.reset(mask)
-        self._recent.reset(mask)
