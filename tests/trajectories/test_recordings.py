@@ -127,6 +127,15 @@ def test_columns_are_added_per_episode(recordings):
         recordings.with_column("sample.weight", [np.ones(2)] * 4)
 
 
+def test_rows_of_all_episodes_end_to_end_are_shared_out(recordings):
+    rows = np.arange(sum(LENGTHS), dtype=np.float32)[:, None]
+    numbered = recordings.with_rows("place", rows)
+    assert [len(e["place"]) for e in numbered] == list(LENGTHS)
+    np.testing.assert_array_equal(np.concatenate([e["place"] for e in numbered]), rows)
+    with pytest.raises(DataError, match=f"1 rows given for {sum(LENGTHS)} steps"):
+        recordings.with_rows("place", rows[:1])
+
+
 def test_unequal_lengths_and_emptiness_are_refused():
     with pytest.raises(DataError, match="at least one"):
         from_arrays([])

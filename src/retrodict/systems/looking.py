@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import accumulate, pairwise
 
 import numpy as np
 import torch
@@ -50,8 +49,7 @@ def codes_of(encoder: Encoder, recordings: Recordings, name: str) -> tuple[Tenso
 def with_codes(encoder: Encoder, recordings: Recordings, beside: str) -> Recordings:
     """Recordings in which every step has its code (d,) as the column `CODE`, encoded once; `beside` must be recorded."""
     codes, _ = codes_of(encoder, recordings, beside)
-    ends = pairwise(accumulate((len(episode) for episode in recordings), initial=0))
-    return recordings.with_column(CODE, [codes[begin:end].numpy() for begin, end in ends])
+    return recordings.with_rows(CODE, codes.numpy())
 
 
 def same_actions(width: int, recordings: Recordings, who: str) -> None:

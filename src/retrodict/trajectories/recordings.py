@@ -184,6 +184,16 @@ class Recordings:
         )
         return replace(self, episodes=episodes, features={**self.features, name: feature})
 
+    def with_rows(self, name: str, rows: np.ndarray, feature: Feature | None = None) -> Recordings:
+        """As `with_column`, from one array (steps, *shape) of all episodes end to end.
+
+        Raises DataError where there are not as many rows as steps.
+        """
+        if len(rows) != self.steps:
+            raise DataError(f"{name!r}: {len(rows)} rows given for {self.steps} steps.")
+        ends = np.cumsum([len(episode) for episode in self])[:-1]
+        return self.with_column(name, np.split(rows, ends), feature)
+
     # ---- reading and writing ------------------------------------------------------------------------------------------
 
     def windows(self, window: Window, batch: int = 32, **options: Any) -> Windows:

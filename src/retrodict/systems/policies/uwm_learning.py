@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -117,9 +116,8 @@ class VideoAndActions(JointDiffusion):
         single = replace(self.looked_at(self.spec_), edge="replicate")
         frames = recordings.windows(single, self.batch, order="sequence")
         device = next(net.parameters()).device
-        places = torch.cat([self.places(net, self.views(batch).to(device)).flatten(1).cpu() for batch in frames]).numpy()
-        ends = pairwise(accumulate((len(episode) for episode in recordings), initial=0))
-        return recordings.with_column(PLACES, [places[begin:end] for begin, end in ends])
+        places = torch.cat([self.places(net, self.views(batch).to(device)).flatten(1).cpu() for batch in frames])
+        return recordings.with_rows(PLACES, places.numpy())
 
     def learn(self, recordings: Recordings, world: Any, validation: Recordings | None, run: Run) -> None:
         short = [str(episode) for episode in recordings if len(episode) < self.chunk]
