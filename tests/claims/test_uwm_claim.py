@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from retrodict.claims.uwm import EXPERIMENT, QUICK_ARMS, Held, _place, _r2
+from retrodict.claims.uwm import EXPERIMENT, QUICK_ARMS, Held, _followed, _r2
 
 
 def test_every_arm_that_is_needed_is_there_and_comes_first():
@@ -61,11 +61,13 @@ def test_what_was_not_run_is_not_judged():
 
 
 def test_the_ball_is_found_and_nothing_else():
-    frames = torch.full((2, 3, 32, 32), 60.0)
-    frames[0, :, 4:7, 20:23] = torch.tensor([240.0, 200.0, 90.0])[:, None, None]
-    frames[0, :, 30, 1] = torch.tensor([230.0, 90.0, 90.0])  # the goal is red
-    torch.testing.assert_close(_place(frames)[0], torch.tensor([21 - 15.5, 5 - 15.5]))
-    assert _place(frames)[1].tolist() == [0, 0]
+    frames = torch.full((2, 2, 3, 32, 32), 60.0)
+    frames[0, 0, :, 4:7, 20:23] = torch.tensor([240.0, 200.0, 90.0])[:, None, None]
+    frames[:, 1, :, 30, 1] = torch.tensor([230.0, 90.0, 90.0])  # the goal is red
+    there = torch.tensor([21 - 15.5, 5 - 15.5])
+    torch.testing.assert_close(_followed(frames)[0], there)  # it is not drawn at the end
+    torch.testing.assert_close(_followed(frames[:, 1:], there.expand(2, 2))[1], there)
+    assert _followed(frames)[1].tolist() == [0, 0]
 
 
 def test_pushes_are_held_for_a_while_and_drawn_anew():

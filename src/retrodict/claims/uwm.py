@@ -217,17 +217,19 @@ def _modes(name: str, seed: int, folder: Path, quick: bool) -> Measured:
     def foreseen(actions: Tensor | None, samples: int = 1) -> Tensor:
         return _small(model.predict(batch, actions, samples=samples).values[EYE])
 
+    start = _followed(now)
+    end = _followed(truth, start)
+
     def off(frames: Tensor) -> float:
-        return float((_place(frames[:, -1]) - _place(truth[:, -1])).norm(dim=-1).mean())
+        return float((_followed(frames, start) - end).norm(dim=-1).mean())
 
     def best(videos: Tensor) -> float:
         errors = (((videos - truth[:, None]) ** 2) * changed[:, None]).flatten(2).sum(-1).amin(1)
         return float(errors.sum() / changed.sum()) / copied
 
     led = foreseen(done)[:, 0]
-    moved, start = _place(truth[:, -1]) - _place(now[:, 0]), _place(now[:, 0])
     found |= {
-        "forward": _r2(moved, _place(led[:, -1]) - start),
+        "forward": _r2(end - start, _followed(led, start) - start),
         "forward error": float(((led - truth) ** 2)[changed].mean()) / copied,
         "off": off(led),
         "off, shuffled": off(foreseen(done.roll(1, 0))[:, 0]),
@@ -243,12 +245,19 @@ def _small(frames: Tensor) -> Tensor:
     return F.adaptive_avg_pool2d(frames.cpu().float().flatten(0, -4), JUDGED).view(*frames.shape[:-2], *JUDGED)
 
 
-def _place(frames: Tensor) -> Tensor:
-    """Where the ball is in frames (B, C, H, W), in pixels (B, 2); the middle where none is seen."""
-    light = (frames[:, 1] - BALL).clamp(min=0)
-    down, across = (torch.arange(n, dtype=torch.float32) - (n - 1) / 2 for n in light.shape[1:])
-    total = light.sum((1, 2)).clamp(min=1e-6)
-    return torch.stack([(light.sum(1) * across).sum(1), (light.sum(2) * down).sum(1)], -1) / total[:, None]
+def _followed(frames: Tensor, start: Tensor | None = None) -> Tensor:
+    """Where the ball is at the end of frames (B, T, C, H, W), in pixels from the middle (B, 2).
+
+    Frames in which none is drawn leave it where it was: at `start`, or the middle.
+    """
+    light = (frames[:, :, 1] - BALL).clamp(min=0)
+    down, across = (torch.arange(n, dtype=torch.float32) - (n - 1) / 2 for n in light.shape[2:])
+    total = light.sum((2, 3))
+    places = torch.stack([(light.sum(2) * across).sum(2), (light.sum(3) * down).sum(2)], -1) / total.clamp(min=1e-6)[..., None]
+    place = torch.zeros(len(frames), 2) if start is None else start
+    for seen, at in zip(total.unbind(1), places.unbind(1), strict=True):
+        place = torch.where(seen[:, None] > 0, at, place)
+    return place
 
 
 def _r2(true: Tensor, said: Tensor) -> float:
@@ -286,6 +295,7 @@ def _play(name: str, seed: int, folder: Path, quick: bool) -> Measured:
         policy = UWM(**how, codec_steps=size.codec_steps)
     if name == "uwm with video":
         demonstrated = demonstrated + open_recordings(folder / "video").without(ACTION)
+        policy.batch *= 2  # half of which is video: it learns from as many windows with actions as without video
     policy.fit(demonstrated, run=Run(progress=False))
     seeds = [5_000_000 + 1000 * seed + i for i in range(size.rollouts)]
     ends = rollout(policy, WORLD, seeds, parallel=size.rollouts, **SHOWN).measure("distance")

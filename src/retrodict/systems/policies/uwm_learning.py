@@ -20,7 +20,7 @@ from retrodict.systems.joint_diffusion import JointDiffusion
 from retrodict.training.optimisers import Optimiser
 from retrodict.training.run import Run
 from retrodict.training.schedules import schedule
-from retrodict.training.stage import Later, Stage
+from retrodict.training.stage import Batch, Later, Stage
 from retrodict.trajectories import Recordings, Span, Window, Windows
 from retrodict.trajectories.features import ACTION
 from retrodict.trajectories.normalise import Normaliser
@@ -39,7 +39,8 @@ class VideoAndActions(JointDiffusion):
 
     The codec of each camera (`KeypointCodec`) is learned first, from single frames, and then stays as it is. A frame is told by
     how far each keypoint goes from the frame before, in units of three standard deviations. Of places themselves the difference
-    that an action makes would be a small part, which little noise hides.
+    that an action makes would be a small part, which little noise hides. Where all frames of a window are shifted together, the
+    keypoints go as far as before.
 
     Attributes:
         foreseen: frames to come, spread evenly over the chunk, the last at its end.
@@ -52,7 +53,6 @@ class VideoAndActions(JointDiffusion):
     points: int = 16
     codec_steps: int = 500
     labelled: float = 0.5
-    shift: int = 0
     steps: int = field(default=4000, kw_only=True)
     learning_rate: float = field(default=2e-3, kw_only=True)
 
@@ -174,7 +174,8 @@ class VideoAndActions(JointDiffusion):
             return {f"codec {view}": codec(frames[:, view]) for view, codec in enumerate(net["codec"])}
 
         rate = schedule("cosine", CODEC_RATE, 0.0, self.codec_steps, self.codec_steps // 10)
-        codec = Stage(self.codec_steps, codec_loss, (Optimiser(net["codec"], rate=rate),), clip=1.0, name="codec")
+        draws = (Optimiser(net["codec"], rate=rate),)
+        codec = Stage(self.codec_steps, codec_loss, draws, clip=1.0, augment=_as_recorded, name="codec")
         (stage,) = super().stages(net)
         assert self._training is not None
         moved = tuple(replace(optimiser, parameters=but_codec(net)) for optimiser in stage.optimisers)
@@ -226,6 +227,11 @@ class VideoAndActions(JointDiffusion):
     def places(self, net: Any, frames: Tensor) -> Tensor:
         """Of the keypoints in frames (B, T, V, C, H, W), (B, T, V, 2 points)."""
         return torch.stack([codec.encode(frames[:, :, view]) for view, codec in enumerate(net["codec"])], 2)
+
+
+def _as_recorded(batch: Batch, _: torch.Generator) -> Batch:
+    """The codec's frames are not shifted: it draws what moves over a background that stays."""
+    return batch
 
 
 def but_codec(net: nn.ModuleDict) -> list[nn.Parameter]:
