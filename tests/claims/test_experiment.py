@@ -6,7 +6,8 @@ import types
 
 import pytest
 
-from retrodict.claims import Check, Experiment, reproduce
+from retrodict.claims import Check, Experiment, Number, Table, reproduce
+from retrodict.cli import reproduce as cli
 from retrodict.errors import DataError
 
 
@@ -37,6 +38,10 @@ class Counting(Experiment):
         mean = sum(m["score"] for m in measured["second"].values()) / len(measured["second"])
         return [Check("mean", mean, None, ">= 0.5", mean >= 0.5)]
 
+    def tables(self, measured):
+        rows = {arm: [Number(m[min(m)]["score"])] for arm, m in measured.items()}
+        return [Table("Scores", ("arm", "of the first seed"), rows)]
+
 
 @pytest.fixture
 def counting(monkeypatch):
@@ -60,6 +65,14 @@ def test_an_interrupted_run_carries_on(counting, folders):
     assert counting.calls == [("first", 0), ("second", 0), ("first", 1), ("second", 1), ("second", 1)]
     assert entry["holds"]
     assert json.loads((folders["results"] / "counting.json").read_text())["checks"][0]["value"] == 0.5
+
+
+def test_tables_are_written_and_printed(counting, folders, capsys):
+    entry = reproduce("counting", **folders)
+    rows = {"first": [{"value": 1.0, "interval": None}], "second": [{"value": 0.0, "interval": None}]}
+    assert json.loads((folders["results"] / "counting.json").read_text())["tables"][0]["rows"] == rows
+    cli._print(entry)
+    assert "Scores:" in capsys.readouterr().out
 
 
 def test_what_was_not_run_is_left_out_and_nothing_holds_then(counting, folders):

@@ -79,8 +79,14 @@ def test_inverse_dynamics_pretraining_is_held_to_the_thresholds_of_its_page():
 def test_the_table_of_encoders_and_heads_wants_every_pair():
     cell = {0: {"success": {"5": [0.5, 1.0]}}}
     every = {f"{name} under {head}": cell for name in TABLE_ENCODERS for head in TABLE_HEADS}
-    first, *rest = TABLE.checks(every, quick=False)
-    assert first.holds
-    assert [check.value for check in rest] == [0.75] * len(every)
+    (check,) = TABLE.checks(every, quick=False)
+    assert check.holds
+    assert TABLE.tables(every) == []
+    (table,) = TABLE.tables(every | {f"encode {name}": {0: {"position": 0.9}} for name in TABLE_ENCODERS})
+    assert list(table.rows) == list(TABLE_ENCODERS)
+    for position, *success in table.rows.values():
+        assert (position.value, position.interval) == (0.9, None)
+        assert [number.value for number in success] == [0.75] * len(TABLE_HEADS)
+        assert len(success) + 2 == len(table.columns)
     every.popitem()
     assert not TABLE.checks(every, quick=False)[0].holds

@@ -93,7 +93,7 @@ def test_reproduce_prints_checks_and_json(work, monkeypatch, capsys):
     entry = {
         "slug": "vpt", "claim": "Few labels suffice.", "holds": False, "seeds": [0], "seconds": 61, "machine": "2 cores",
         "checks": [{"name": "accuracy", "value": 0.8, "interval": [0.7, 0.9], "asked": ">= 0.9", "holds": False}],
-        "left_out": ["the RL arm"],
+        "tables": [], "left_out": ["the RL arm"],
     }  # fmt: skip
     asked = {}
 

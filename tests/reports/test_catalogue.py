@@ -13,6 +13,9 @@ RESULT = {
         {"name": "keypress accuracy", "value": 0.93, "interval": [0.92, 0.94], "asked": ">= 0.90", "holds": True},
         {"name": "survival", "value": 1012.4, "interval": None, "asked": ">= 1,100", "holds": False},
     ],
+    "tables": [
+        {"title": "Success", "columns": ["arm", "mean"], "rows": {"cloned": [{"value": 0.5, "interval": [0.4, 0.6]}]}},
+    ],
     "seeds": [0, 1, 2],
     "seconds": 812,
     "command": "retrodict reproduce vpt",
@@ -31,6 +34,7 @@ def test_results_say_what_does_not_hold(tmp_path):
     page = catalogue.results_page(tmp_path)
     assert "| keypress accuracy | 0.93 | [0.92, 0.94] | >= 0.90 | yes |" in page
     assert "| survival | 1,012 |  | >= 1,100 | **no** |" in page
+    assert "Success:\n\n| arm | mean |\n|---|---|\n| cloned | 0.5 [0.4, 0.6] |" in page
     assert "Left out: RL arm" in page
     assert "| window_reading | 20,000 | LeRobotDataset 400 | 50 |" in page
     assert catalogue.reproduced(tmp_path / "vpt.json") == "1 of 2 checks hold (3 seeds); parts left out"

@@ -16,7 +16,7 @@ import numpy as np
 from retrodict.claims._hidden_goal import PROBED, Tasks, record_all, tried
 from retrodict.claims.baselines.cloned_encoder import ClonedEncoder
 from retrodict.claims.baselines.random_encoder import RandomEncoder
-from retrodict.claims.experiment import Check, Experiment, Measured
+from retrodict.claims.experiment import Check, Experiment, Measured, Number, Table
 from retrodict.metrics import interval
 from retrodict.systems import System
 from retrodict.systems.policies.behavior_cloning import BehaviorCloning
@@ -93,23 +93,22 @@ class EncodersAndHeads(Experiment):
         }
 
     def checks(self, measured: Mapping[str, Mapping[int, Measured]], quick: bool) -> Sequence[Check]:
-        """That every pair plays, and the table, cell by cell, of which nothing is asked."""
         pairs = sum(bool(measured.get(f"{name} under {head}")) for name in ENCODERS for head in HEADS)
         every = len(ENCODERS) * len(HEADS)
-        found = [Check("pairs of an encoder and a head that learned and played", pairs, None, f"all {every}", pairs == every)]
+        return [Check("pairs of an encoder and a head that learned and played", pairs, None, f"all {every}", pairs == every)]
+
+    def tables(self, measured: Mapping[str, Mapping[int, Measured]]) -> Sequence[Table]:
+        """How often each pair succeeds, and how well the position is read from the encoder's codes."""
+        rows = {}
         for name in ENCODERS:
-            cells = measured.get(f"encode {name}", {})
-            if cells:
-                seen = float(np.mean([numbers["position"] for numbers in cells.values()]))
-                found.append(Check(f"R^2 of the position, {name}", seen, None, "reported", True))
-            for head in HEADS:
-                played = measured.get(f"{name} under {head}", {})
-                goals = [value for numbers in played.values() for value in numbers["success"]["5"]]
-                if goals:
-                    estimate = interval(goals, "bootstrap")
-                    ends = (estimate.low, estimate.high) if np.isfinite(estimate.low) else None
-                    found.append(Check(f"success, {name} under {head}", estimate.value, ends, "reported", True))
-        return found
+            cells = [measured.get(f"encode {name}", {}), *(measured.get(f"{name} under {head}", {}) for head in HEADS)]
+            if all(cells):
+                seen, *played = (list(cell.values()) for cell in cells)
+                goals = [[goal for numbers in cell for goal in numbers["success"]["5"]] for cell in played]
+                position = Number(float(np.mean([numbers["position"] for numbers in seen])))
+                rows[name] = [position, *(Number.of(interval(outcomes, "bootstrap")) for outcomes in goals)]
+        title = "Success with a new goal after 5 demonstrations"
+        return [Table(title, ("encoder", "R^2 of the position", *HEADS), rows)] if rows else []
 
 
 def _record(seed: int, folder: Path, quick: bool) -> Measured:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import multiprocessing
 import os
 import platform
@@ -19,6 +20,7 @@ from typing import Any
 from retrodict._version import __version__
 from retrodict.errors import DataError
 from retrodict.files import write_text
+from retrodict.metrics import Estimate
 
 #: What an arm measured for one seed: JSON.
 Measured = Mapping[str, Any]
@@ -51,6 +53,34 @@ class Check:
     holds: bool
 
 
+@dataclass(frozen=True)
+class Number:
+    """What stands in a cell of a `Table`: a mean over seeds, and low and high of its confidence interval, or None."""
+
+    value: float
+    interval: tuple[float, float] | None = None
+
+    @classmethod
+    def of(cls, estimate: Estimate) -> Number:
+        """An estimate with its interval, where it has one."""
+        return cls(estimate.value, (estimate.low, estimate.high) if math.isfinite(estimate.low) else None)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Numbers of which nothing is asked, to be read side by side.
+
+    Attributes:
+        title: what they are.
+        columns: what stands over the names of the rows, and over each number.
+        rows: name -> numbers.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Mapping[str, Sequence[Number]]
+
+
 class Experiment(ABC):
     """One system's claim as an experiment.
 
@@ -77,6 +107,10 @@ class Experiment(ABC):
     @abstractmethod
     def checks(self, measured: Mapping[str, Mapping[int, Measured]], quick: bool) -> Sequence[Check]:
         """The checks, from arm name -> seed -> numbers; only those for which every arm they need is there."""
+
+    def tables(self, measured: Mapping[str, Mapping[int, Measured]]) -> Sequence[Table]:
+        """What was measured beside the checks and is worth a look, from arm name -> seed -> numbers."""
+        return ()
 
 
 def claims() -> tuple[str, ...]:
@@ -147,6 +181,7 @@ def reproduce(
         "claim": trial.claim,
         "holds": bool(checks) and all(check.holds for check in checks) and not missing,
         "checks": [asdict(check) for check in checks],
+        "tables": [asdict(table) for table in trial.tables(measured)],
         "measured": measured,
         "seeds": list(seeds),
         "seconds": round(sum(numbers["seconds"] for arm in measured.values() for numbers in arm.values())),

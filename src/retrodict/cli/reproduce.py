@@ -78,14 +78,26 @@ def _print(entry: dict[str, Any]) -> None:
         (
             check["name"],
             f"{check['value']:.4g}",
-            f"[{check['interval'][0]:.4g}, {check['interval'][1]:.4g}]" if check["interval"] else "",
+            _ends(check),
             check["asked"],
             "holds" if check["holds"] else "does not hold",
         )
         for check in entry["checks"]
     )
     show.table(("check", "value", "interval", "asked", ""), rows, right=("value",))
+    for table in entry["tables"]:
+        show.say(f"\n{table['title']}:")
+        show.table(table["columns"], ((name, *map(_number, cells)) for name, cells in table["rows"].items()))
     held = "The claim holds here" if entry["holds"] else "The claim does not hold here as a whole"
     show.say(f"\n{held}: seeds {', '.join(map(str, entry['seeds']))}, {show.duration(entry['seconds'])} on {entry['machine']}.")
     for left in entry["left_out"]:
         show.say(f"left out: {left}")
+
+
+def _number(cell: dict[str, Any]) -> str:
+    return f"{cell['value']:.3g} {_ends(cell)}".rstrip()
+
+
+def _ends(estimate: dict[str, Any]) -> str:
+    """The interval of a check or of a number."""
+    return f"[{estimate['interval'][0]:.4g}, {estimate['interval'][1]:.4g}]" if estimate["interval"] else ""

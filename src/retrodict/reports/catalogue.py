@@ -129,22 +129,25 @@ def results_page(folder: Path) -> str:
 
 
 def _claim(result: dict[str, Any]) -> str:
-    rows = (
-        (c["name"], _amount(c["value"]), f"[{_amount(c['interval'][0])}, {_amount(c['interval'][1])}]" if c["interval"] else "",
-         c["asked"], _holds(c["holds"]))
-        for c in result["checks"]
-    )  # fmt: skip
+    rows = ((c["name"], _amount(c["value"]), _ends(c), c["asked"], _holds(c["holds"])) for c in result["checks"])
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     seeds = ", ".join(map(str, result["seeds"]))
     lines = [
         f"## {result['slug']}\n",
         f"> {result['claim']}\n" if result.get("claim") else "",
         _table(("check", "value", "interval", "asked", "holds"), rows),
+        *map(_beside, result.get("tables", ())),
         f"`{result['command']}`, seeds {seeds}, {result['seconds']:,} s on {result['machine']}; {versions}.\n",
     ]
     if result["left_out"]:
         lines.append("Left out: " + "; ".join(result["left_out"]) + "\n")
     return "\n".join(line for line in lines if line)
+
+
+def _beside(table: dict[str, Any]) -> str:
+    """A table of numbers of which nothing is asked."""
+    rows = ((name, *(f"{_amount(c['value'])} {_ends(c)}".rstrip() for c in cells)) for name, cells in table["rows"].items())
+    return f"{table['title']}:\n\n{_table(table['columns'], rows)}"
 
 
 def documents(root: Path) -> dict[Path, str]:
@@ -181,6 +184,11 @@ def _amount(value: Any) -> str:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
     return str(value)
+
+
+def _ends(estimate: dict[str, Any]) -> str:
+    """The interval of a check or of a number."""
+    return f"[{_amount(estimate['interval'][0])}, {_amount(estimate['interval'][1])}]" if estimate["interval"] else ""
 
 
 def _holds(holds: bool) -> str:
