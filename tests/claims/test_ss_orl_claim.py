@@ -38,7 +38,7 @@ def test_relative_returns_are_paired_by_seed():
 
 def test_every_line_of_the_acceptance_is_judged_and_can_fail():
     assert all(judged().values())
-    assert len(judged()) == 2 * 4 + 1 + 2 + 2
+    assert len(judged()) == 2 * 4 + 1 + 1 + 2
     failing = [
         ({"proxy k=1 share=0.1": 0.8}, "S of TD3+BC with k=1, both"),
         ({"proxy k=1 share=0.1": 0.6}, "S of TD3+BC with k=1, Hopper-v5"),
@@ -51,6 +51,13 @@ def test_every_line_of_the_acceptance_is_judged_and_can_fail():
         assert not judged(**change)[name], name
     falling = judged(**{"proxy k=1 share=0.1": 0.5})
     assert not next(holds for name, holds in falling.items() if name.startswith("least change"))
+
+
+def test_the_table_tells_every_relative_return():
+    (table,) = EXPERIMENT.tables(numbers(**{"dt proxy": 0.3}))
+    assert len(table.rows) == 2 * (6 + 2) + 2
+    assert table.rows["cheetah dt proxy"][0].value == pytest.approx(0.3)
+    assert EXPERIMENT.tables({}) == []
 
 
 def test_arms_come_after_those_whose_files_they_read():

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from retrodict.claims.experiment import Check, Experiment, Measured
+from retrodict.claims.experiment import Check, Experiment, Measured, Number, Table
 from retrodict.labelling import label
 from retrodict.labelling.infer import infer
 from retrodict.metrics import interval, paired
@@ -42,6 +42,7 @@ MAZES = 100  # episodes
 LOWER, SHARE = 0.5, 0.1  # part of the trajectories, worst first, from which the labelled ones are drawn; and how many
 PASTS = (0, 1, 3)
 SHARES = (0.01, 0.05, 0.1, 0.5)
+MODELS = sorted({*((k, SHARE) for k in PASTS), *((1, share) for share in SHARES)})  # past steps, share labelled
 EPISODES, FIRST_SEED = 20, 1_000_000  # in which a policy is tried
 SATURATED = 0.999
 QUIET = Run(progress=False)
@@ -192,7 +193,8 @@ class SemiSupervised(Experiment):
     left_out = (
         "D4RL's own data sets, which cannot be fetched here: recordings of graded quality are made in MuJoCo in their place",
         "Walker2d, independently varied ranges of return and self-training of the inverse model: not named by the acceptance",
-        "CQL for as many updates as the others: a third of them, alike in all its arms, as each costs several times theirs",
+        "CQL and the decision transformer for as many updates as the others: a third and a tenth of them, alike in all their "
+        "arms, as an update costs some 12 and 17 times theirs",
         "LAMB of the decision transformer: AdamW stands in its place, at width 128 with 3 layers",
     )
 
@@ -216,19 +218,20 @@ class SemiSupervised(Experiment):
 
         for world in MAZE if quick else RUNNERS:
             grid[f"{world} data"] = (partial(record, world=world), ())
-            models = {(1, SHARE)} if quick else {*((k, SHARE) for k in PASTS), *((1, share) for share in SHARES)}
-            for past, share in sorted(models):
+            models = [(1, SHARE)] if quick else MODELS
+            for past, share in models:
                 run = partial(inverse_model, world=world, past=past, share=share)
                 grid[f"{world} inverse k={past} share={share:g}"] = (run, (f"{world} data",))
             add_policy("all", world, td3, "all")
             add_policy("few", world, td3, "few")
-            for past, share in sorted(models):
+            for past, share in models:
                 add_policy(f"proxy k={past} share={share:g}", world, td3, "proxy", past, share)
             if not quick:
                 add_policy("shuffled", world, td3, "shuffled")
                 add_policy("cloned", world, bc, "proxy")
         if not quick:
-            others = {"cql": CQL(layers=2, steps=updates // 3), "dt": DecisionTransformer(steps=updates)}
+            transformer = DecisionTransformer(steps=updates // 10, warmup=updates // 100, learning_rate=5e-4)
+            others = {"cql": CQL(layers=2, steps=updates // 3), "dt": transformer}
             for name, learner in others.items():
                 for labels in ("all", "few", "proxy"):
                     add_policy(f"{name} {labels}", "cheetah", learner, labels)
@@ -254,15 +257,19 @@ class SemiSupervised(Experiment):
             checks.append(_at_least("S of TD3+BC with k=1, both", _both(measured, proxy), 0.85))
         if scores := relative(measured, "cheetah", "cql proxy", "cql "):
             checks.append(_at_least("S of CQL, HalfCheetah-v5", scores, 0.7))
-        if scores := relative(measured, "cheetah", "dt proxy", "dt "):
-            value = interval(scores)
-            checks.append(
-                Check("S of decision transformer, HalfCheetah-v5", value.value, (value.low, value.high), "reported", True)
-            )
         curve = [f"proxy k=1 share={share:g}" for share in SHARES]
         if all(relative(measured, world, arm) for world in RUNNERS for arm in curve):
             checks += _curve([_both(measured, arm) for arm in curve])
         return checks
+
+    def tables(self, measured: Mapping[str, Mapping[int, Measured]]) -> Sequence[Table]:
+        """S of every arm; that of the decision transformer the page asks to be told, whatever it is."""
+        proxies = [f"proxy k={past} share={share:g}" for past, share in MODELS]
+        arms = [(world, arm, "") for world in RUNNERS for arm in (*proxies, "shuffled", "cloned")]
+        arms += [("cheetah", f"{learner} proxy", f"{learner} ") for learner in ("cql", "dt")]
+        scores = {f"{world} {arm}": relative(measured, world, arm, learner) for world, arm, learner in arms}
+        rows = {arm: [Number.of(interval(values))] for arm, values in scores.items() if values}
+        return [Table("Relative return", ("arm", "S"), rows)] if rows else []
 
 
 def relative(measured: Mapping[str, Mapping[int, Measured]], world: str, arm: str, learner: str = "") -> list[float]:
