@@ -17,7 +17,7 @@ from retrodict.systems.gradient import GradientSystem
 class DrawnChunks(GradientSystem, Policy):
     """Base of policies that look at the last `observed` steps and draw the next `chunk` actions.
 
-    A system says what is remembered of a step (`glimpse`) and how actions are drawn from what is (`draw`), and calls `forget`
+    A system says what is remembered of a step (`glimpse`) and how actions are drawn from that (`next_chunk`), and calls `forget`
     when it is fitted.
 
     Attributes:
@@ -39,7 +39,7 @@ class DrawnChunks(GradientSystem, Policy):
         """What is remembered of what B worlds show at one step, (B, ...)."""
 
     @abstractmethod
-    def draw(self, recent: Tensor, generator: torch.Generator | None) -> Tensor:
+    def next_chunk(self, recent: Tensor, generator: torch.Generator | None) -> Tensor:
         """Chunks (B, chunk, width) in the units of actions, from the last glimpses (B, observed, ...)."""
 
     def act(self, observation: Batch) -> Tensor:
@@ -51,7 +51,7 @@ class DrawnChunks(GradientSystem, Policy):
         seen = self.glimpse(observation)
         played, remembered = self._memory()
         recent = remembered.push(seen)
-        return played.push(self.draw(recent, self._drawing) if played.needs else None)
+        return played.push(self.next_chunk(recent, self._drawing) if played.needs else None)
 
     def reset(self, mask: Tensor | None = None) -> None:
         if mask is None or self._drawing is None:

@@ -202,7 +202,7 @@ class JointDiffusion(CameraSystem, DrawnChunks):
         start = torch.cat([noise[name].flatten(1) for name in wanted], 1)
         return split(ddim(model, start, schedule, self.sampling, spacing="leading", limit=1.0))
 
-    def draw(self, recent: Tensor, generator: torch.Generator | None) -> Tensor:
+    def next_chunk(self, recent: Tensor, generator: torch.Generator | None) -> Tensor:
         self.require_actions("act")
         with torch.no_grad():
             condition = self.conditions(self.net_, recent)

@@ -225,7 +225,7 @@ class VQBeT(DrawnChunks):
         return code_of(self._eyes, observation).to(self.torch_device)
 
     @torch.no_grad()
-    def draw(self, recent: Tensor, generator: torch.Generator | None) -> Tensor:
+    def next_chunk(self, recent: Tensor, generator: torch.Generator | None) -> Tensor:
         logits, offsets = (said[:, -1] for said in self.net_["behavior"](self.net_["seen"](recent)))
         if self.temperature:
             odds = F.softmax(logits / self.temperature, -1)
