@@ -52,9 +52,8 @@ def offscreen() -> ModuleType:
                 os.environ["MUJOCO_GL"] = "osmesa"
         if os.environ.get("MUJOCO_GL") == "osmesa":
             os.environ.setdefault("PYOPENGL_PLATFORM", "osmesa")
-        os.environ.setdefault(
-            "LP_NUM_THREADS", "0"
-        )  # Mesa draws in the thread that asks: worlds side by side share out the cores
+        # Mesa draws in the thread that asks: worlds side by side share out the cores.
+        os.environ.setdefault("LP_NUM_THREADS", "0")
         try:
             if undecided and "mujoco" in sys.modules:
                 importlib.reload(sys.modules["mujoco"].gl_context)  # or it would ask a screen, and abort where there is none
