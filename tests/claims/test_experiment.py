@@ -128,3 +128,13 @@ def test_processes_share_the_work_and_keep_the_order(monkeypatch, folders):
     entry = reproduce("chain", jobs=2, **folders)
     assert {seed: numbers["read"] for seed, numbers in entry["measured"]["second"].items()} == {0: 0, 1: 1}
     assert entry["left_out"] == []
+
+
+def test_an_arm_that_is_asked_for_brings_those_it_needs(monkeypatch, folders):
+    monkeypatch.setitem(sys.modules, "retrodict.claims.chain", types.SimpleNamespace(EXPERIMENT=Chain()))
+    monkeypatch.setattr("retrodict.claims.experiment.claims", lambda: ("chain",))
+    entry = reproduce("chain", arms=["second"], seeds=[1], **folders)
+    assert entry["measured"]["second"][1]["read"] == 1
+    entry = reproduce("chain", arms=["first"], seeds=[0], **folders)
+    assert set(entry["measured"]["first"]) == {0}
+    assert "second" not in entry["measured"]

@@ -10,7 +10,7 @@ import os
 import platform
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -146,7 +146,7 @@ def reproduce(
         slug: the system.
         seeds: seeds to run; the experiment's own where not given.
         quick: the small run for tests; its result is returned and never written to `results`.
-        arms: run only these arms (the rest is judged when it is there).
+        arms: run only these arms and those they need (the rest is judged when it is there).
         jobs: processes among which arms and seeds are shared out; with more than one, each computes in a single thread.
         work: folder for what the arms write; a second run with the same folder resumes.
         results: folder of the results files.
@@ -166,7 +166,8 @@ def reproduce(
         path = cell_path(home, arm, seed)
         if path.exists():
             measured.setdefault(arm, {})[seed] = json.loads(path.read_text())
-    open_cells = [(a, s) for a, s in cells if s not in measured.get(a, {}) and (arms is None or a in arms)]
+    wanted = todo if arms is None else with_needs(arms, trial.needs)
+    open_cells = [(a, s) for a, s in cells if s not in measured.get(a, {}) and a in wanted]
     for arm, seed in _run(trial, open_cells, home, quick, jobs):
         measured.setdefault(arm, {})[seed] = json.loads(cell_path(home, arm, seed).read_text())
         if report is not None:
@@ -199,6 +200,17 @@ def _command(trial: Experiment, seeds: Sequence[int], quick: bool) -> str:
     """What to type for the same numbers."""
     others = [] if quick or seeds == tuple(trial.seeds) else ["--seeds", *map(str, seeds)]
     return " ".join(["retrodict reproduce", trial.slug, *(["--quick"] if quick else []), *others])
+
+
+def with_needs(arms: Iterable[str], needs: Mapping[str, Sequence[str]]) -> set[str]:
+    """Arms, those they need, those that these need, and so on."""
+    found, waiting = set[str](), list(arms)
+    while waiting:
+        arm = waiting.pop()
+        if arm not in found:
+            found.add(arm)
+            waiting += needs.get(arm, ())
+    return found
 
 
 def cell_path(home: Path, arm: str, seed: int) -> Path:

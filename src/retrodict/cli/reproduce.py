@@ -41,7 +41,7 @@ def reproduce(
         system: which one; without it, list those that have an experiment.
         quick: a smaller run of the same experiment, in about a minute, that is never reported.
         seeds: seeds to run.
-        arms: run these arms only; the others are judged where they were run before.
+        arms: run these arms only, and those they need; the others are judged where they were run before.
         jobs: processes among which arms and seeds are shared out.
         work: folder for what the arms write.
         results: folder for the results file.
