@@ -124,6 +124,13 @@ def test_the_frames_of_a_window_are_shifted_together(fitted):
     assert torch.equal(moved[EYE], moved["observation.images.other"])
 
 
+def test_the_codec_learns_from_frames_as_they_are_recorded_and_the_rest_from_shifted_ones(fitted):
+    net, moved = fitted.net_, UWM(**{**SMALL, "shift": 3}).fit(half_labelled(), run=QUIET).net_
+    same = {name: torch.equal(value, moved.state_dict()[name]) for name, value in net.state_dict().items()}
+    assert all(same[name] for name in same if name.startswith("codec."))
+    assert not any(same[name] for name, value in net["denoiser"].named_parameters(prefix="denoiser") if value.ndim > 1)
+
+
 def test_frames_are_drawn_again_from_the_steps_of_their_keypoints(fitted):
     frames = torch.from_numpy(np.stack([e[EYE][6:14:2] for e in recordings(3, seed=3)])).movedim(-1, 2)[:, :3, None]
     codes = fitted.coded(fitted.net_, fitted.places(fitted.net_, frames))
