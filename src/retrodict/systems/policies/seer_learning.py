@@ -70,6 +70,7 @@ class SeerLearning(CameraSystem):
             for the action between two frames; 0 learns no inverse model.
         untold: share of training windows in which the task is not told.
         shifts: largest shift of training frames in pixels, by camera, the last for all further ones (paper: 10 and 4 of 224).
+            None are shifted by default: a forecast of small frames then has to learn the background at every offset.
         adapt_steps, adapt_rate: of `adapt`.
     """
 
@@ -99,7 +100,7 @@ class SeerLearning(CameraSystem):
     goal: int = 0
     inverse: float = 0.5
     untold: float = 0.1
-    shifts: tuple[int, ...] = (3, 1)
+    shifts: tuple[int, ...] = ()
     adapt_steps: int = 500
     adapt_rate: float = 5e-4
     steps: int = field(default=1500, kw_only=True)
