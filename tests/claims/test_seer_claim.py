@@ -58,3 +58,15 @@ def test_what_is_not_measured_is_not_judged():
     (quick,) = EXPERIMENT.checks(some, True)
     assert quick.holds
     assert quick.value == pytest.approx(1.31)
+
+
+def test_what_every_arm_reached_stands_in_tables():
+    cells = measured()
+    for name in ("pidm", "bc", "auxiliary", "scratch"):
+        for shots in (2, 5, 20):
+            cells[f"play {name}, {shots}"] = {seed: {"success": 0.1 * shots} for seed in range(3)}
+    error, success = EXPERIMENT.tables(cells)
+    assert error.rows["BC of the same network"][0].value == pytest.approx(2.0)
+    assert "two stages" not in error.rows  # not measured
+    assert [number.value for number in success.rows["PIDM from scratch"]] == pytest.approx([0.2, 0.5, 2.0])
+    assert EXPERIMENT.tables({}) == []

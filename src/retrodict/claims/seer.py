@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from retrodict.claims.baselines.two_stage import TwoStage
-from retrodict.claims.experiment import Check, Experiment, Measured
-from retrodict.metrics import paired
+from retrodict.claims.experiment import Check, Experiment, Measured, Number, Table
+from retrodict.metrics import interval, paired
 from retrodict.metrics.changes import changed
 from retrodict.objectives.patches import PatchScale
 from retrodict.systems.policies.seer import Seer
@@ -118,8 +118,34 @@ class SeerClaim(Experiment):
         found += _ratio("error of the forecast on moving patches / of copying the frame", "forecast", "copy", ours, "<=", 0.80)
         return found
 
+    def tables(self, measured: Mapping[str, Mapping[int, Measured]]) -> Sequence[Table]:
+        """What each arm errs by after pretraining, and how often each succeeds with the new task."""
 
-_NAMES = {"pidm": "PIDM", "auxiliary": "forecast as a side task", "bc": "BC of the same network", "scratch": "PIDM from scratch"}
+        def numbers(arm: str, name: str) -> list[float]:
+            return [cell[name] for cell in measured.get(arm, {}).values()]
+
+        errors = {_NAMES[name]: numbers(f"pretrain {name}", "error") for name in _NAMES if name != "scratch"}
+        played = {_NAMES[name]: [numbers(f"play {name}, {n}", "success") for n in sorted(SHOTS)] for name in (*PLAYED, "scratch")}
+        shots = [f"{n} demonstrations" for n in sorted(SHOTS)]
+        tables = (
+            Table("Validation error", ("arm", "smooth L1"), {a: [Number.of(interval(v))] for a, v in errors.items() if v}),
+            Table(
+                f"Success with {HELD_OUT}",
+                ("arm", *shots),
+                {arm: [Number.of(interval(v)) for v in cells] for arm, cells in played.items() if all(cells)},
+            ),
+        )
+        return [table for table in tables if table.rows]
+
+
+_NAMES = {
+    "pidm": "PIDM",
+    "bc": "BC of the same network",
+    "auxiliary": "forecast as a side task",
+    "wide": "PIDM whose actions see everything",
+    "two-stage": "two stages",
+    "scratch": "PIDM from scratch",
+}
 
 
 def _check(name: str, estimate: Any, asked: str, holds: bool) -> Check:
