@@ -55,9 +55,10 @@ def test_what_is_not_measured_is_not_judged():
     assert EXPERIMENT.checks({}, True) == []
     some = {name: cells for name, cells in measured().items() if name in ("pretrain pidm", "pretrain bc")}
     assert len(EXPERIMENT.checks(some, False)) == 3
-    (quick,) = EXPERIMENT.checks(some, True)
-    assert quick.holds
-    assert quick.value == pytest.approx(1.31)
+    error, heeded = EXPERIMENT.checks(some, True)
+    assert error.holds
+    assert heeded.holds
+    assert (error.value, heeded.value) == (pytest.approx(-0.12), pytest.approx(1.31))
 
 
 def test_what_every_arm_reached_stands_in_tables():

@@ -105,16 +105,16 @@ class DynaMoClaim(Experiment):
             ratios = [codes["dynamo"][s]["action error"] / codes["random"][s]["action error"] for s in seeds]
             ratio, name = paired(ratios, np.zeros(len(seeds)), "t"), "k-NN action error, dynamo / random encoder"
             if quick:  # too short for the thresholds
-                return [_check(name, ratio, "< 1", ratio.value < 1)]
-            found.append(_check("R^2 of the object's place, dynamo - random encoder", gain, ">= 0.10", gain.value >= 0.10))
-            found.append(_check(name, ratio, "<= 0.85", ratio.value <= 0.85))
+                return [Check.of(name, ratio, "< 1", ratio.value < 1)]
+            found.append(Check.of("R^2 of the object's place, dynamo - random encoder", gain, ">= 0.10", gain.value >= 0.10))
+            found.append(Check.of(name, ratio, "<= 0.85", ratio.value <= 0.85))
         seeds = sorted(set.intersection(*(set(codes[name]) for name in ("dynamo", *RIVALS))))
         if seeds:
             best = [min(codes[name][s]["action error"] for name in RIVALS) for s in seeds]
             ratios = [codes["dynamo"][s]["action error"] / b for s, b in zip(seeds, best, strict=True)]
             ratio = paired(ratios, np.zeros(len(seeds)), "t")
             found.append(
-                _check(
+                Check.of(
                     "k-NN action error, dynamo / best of BYOL, time-contrastive, autoencoder",
                     ratio,
                     "<= 1.05",
@@ -133,13 +133,8 @@ class DynaMoClaim(Experiment):
             ratios = [codes["collapse"][s]["std"] / codes["dynamo"][s]["std"] for s in seeds]
             ratio = paired(ratios, np.zeros(len(seeds)), "t")
             name = "spread of codes within a task without stop-gradient and covariance term, as a share of the default's"
-            found.append(_check(name, ratio, "< 0.10", ratio.value < 0.10))
+            found.append(Check.of(name, ratio, "< 0.10", ratio.value < 0.10))
         return found
-
-
-def _check(name: str, estimate: Any, asked: str, holds: bool) -> Check:
-    interval = (estimate.low, estimate.high) if np.isfinite(estimate.low) else None
-    return Check(name, estimate.value, interval, asked, holds)
 
 
 def _successes(measured: Mapping[str, Mapping[int, Measured]], name: str) -> dict[int, float]:

@@ -52,6 +52,11 @@ class Check:
     asked: str
     holds: bool
 
+    @classmethod
+    def of(cls, name: str, estimate: Estimate, asked: str, holds: bool) -> Check:
+        """An estimate, judged, with its interval where it has one."""
+        return cls(name, estimate.value, _ends(estimate), asked, bool(holds))
+
 
 @dataclass(frozen=True)
 class Number:
@@ -63,7 +68,11 @@ class Number:
     @classmethod
     def of(cls, estimate: Estimate) -> Number:
         """An estimate with its interval, where it has one."""
-        return cls(estimate.value, (estimate.low, estimate.high) if math.isfinite(estimate.low) else None)
+        return cls(estimate.value, _ends(estimate))
+
+
+def _ends(estimate: Estimate) -> tuple[float, float] | None:
+    return (estimate.low, estimate.high) if math.isfinite(estimate.low) else None
 
 
 @dataclass(frozen=True)

@@ -138,21 +138,21 @@ class InverseDynamicsClaim(Experiment):
                 if gap is not None:
                     holds = gap.value >= margin and gap.low > 0
                     name = f"success with {shots} demonstrations, inverse dynamics - {other}"
-                    found.append(_check(name, gap, f">= {margin:.2f}, interval above 0", holds))
+                    found.append(Check.of(name, gap, f">= {margin:.2f}, interval above 0", holds))
         found += self._probes(measured)
         ceiling = by_goal("true state", 5)
         if ceiling:
             estimate = interval(list(ceiling.values()), "bootstrap")
-            found.append(_check("success with 5 demonstrations, true state", estimate, ">= 0.75", estimate.value >= 0.75))
+            found.append(Check.of("success with 5 demonstrations, true state", estimate, ">= 0.75", estimate.value >= 0.75))
         hidden = difference("inverse dynamics", "cloning", 5)
         shown = difference("inverse dynamics, visible", "cloning, visible", 5)
         if hidden is not None and shown is not None:
             holds = shown.value <= hidden.value / 2
             name = f"the same difference with the goal visible (hidden: {hidden.value:.2f})"
-            found.append(_check(name, shown, "at most half of it", holds))
+            found.append(Check.of(name, shown, "at most half of it", holds))
         plain = difference("inverse dynamics, plain", "cloning, plain", 5)
         if plain is not None:
-            found.append(_check("the same difference without a distractor", plain, ">= 0", plain.value >= 0))
+            found.append(Check.of("the same difference without a distractor", plain, ">= 0", plain.value >= 0))
         return found
 
     def _probes(self, measured: Mapping[str, Mapping[int, Measured]]) -> list[Check]:
@@ -166,11 +166,6 @@ class InverseDynamicsClaim(Experiment):
             Check("R^2 of the position, inverse dynamics, worst seed", least, None, ">= 0.85", least >= 0.85),
             Check("R^2 of the position, inverse dynamics - cloning, worst seed", apart, None, ">= 0.25", apart >= 0.25),
         ]
-
-
-def _check(name: str, estimate: Any, asked: str, holds: bool) -> Check:
-    ends = (estimate.low, estimate.high) if np.isfinite(estimate.low) else None
-    return Check(name, estimate.value, ends, asked, bool(holds))
 
 
 # ---- recordings -------------------------------------------------------------------------------------------------------

@@ -303,12 +303,12 @@ def _curve(scores: Sequence[Sequence[float]]) -> list[Check]:
 
 def _at_least(name: str, values: Sequence[float], threshold: float) -> Check:
     value = interval(values)
-    return Check(name, value.value, (value.low, value.high), f">= {threshold:g}", value.value >= threshold)
+    return Check.of(name, value, f">= {threshold:g}", value.value >= threshold)
 
 
 def _at_most(name: str, values: Sequence[float], threshold: float) -> Check:
     value = interval(values)
-    return Check(name, value.value, (value.low, value.high), f"<= {threshold:g}", value.value <= threshold)
+    return Check.of(name, value, f"<= {threshold:g}", value.value <= threshold)
 
 
 EXPERIMENT = SemiSupervised()

@@ -19,7 +19,7 @@ from retrodict.claims.baselines.cloned_encoder import ClonedEncoder
 from retrodict.claims.baselines.supervised_inverse import SupervisedInverse
 from retrodict.claims.baselines.tied_world_model import TiedWorldModel
 from retrodict.claims.experiment import Check, Experiment, Measured
-from retrodict.metrics import Estimate, interval, paired
+from retrodict.metrics import interval, paired
 from retrodict.systems.policies.diffusion_policy import DiffusionPolicy
 from retrodict.systems.policies.uwm import UWM
 from retrodict.systems.policies.uwm_learning import FRAMES
@@ -136,7 +136,7 @@ def _mean(name: str, values: Sequence[float], sign: str, threshold: float) -> Ch
         return None
     estimate = interval(values)
     holds = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}[sign](estimate.value, threshold)
-    return Check(name, estimate.value, _ends(estimate), f"{sign} {threshold:g}", bool(holds))
+    return Check.of(name, estimate, f"{sign} {threshold:g}", holds)
 
 
 def _more_often(one: str, other: str, cells: Sequence[tuple[Measured, ...]], margin: float) -> Check | None:
@@ -145,11 +145,7 @@ def _more_often(one: str, other: str, cells: Sequence[tuple[Measured, ...]], mar
         return None
     first, second = (np.concatenate([cell[which]["outcomes"] for cell in cells]) for which in (0, 1))
     gap = paired(first, second)
-    return Check(f"success, {one} - {other}", gap.value, _ends(gap), f">= {margin:.2f}", gap.value >= margin - 1e-9)
-
-
-def _ends(estimate: Estimate) -> tuple[float, float] | None:
-    return (estimate.low, estimate.high) if np.isfinite(estimate.low) else None
+    return Check.of(f"success, {one} - {other}", gap, f">= {margin:.2f}", gap.value >= margin - 1e-9)
 
 
 # ---- recordings -------------------------------------------------------------------------------------------------------

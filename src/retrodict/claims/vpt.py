@@ -19,7 +19,6 @@ from sklearn.metrics import r2_score
 from retrodict.claims.experiment import Check, Experiment, Measured
 from retrodict.labelling import infer, label
 from retrodict.metrics import action_scores, interval, paired
-from retrodict.metrics.statistics import Estimate
 from retrodict.roles import Policy
 from retrodict.systems import System
 from retrodict.systems.actions.vpt import VPT
@@ -147,14 +146,14 @@ def _recovered(measured: Mapping[str, Mapping[int, Measured]], quick: bool) -> I
     ours, causal = ([measured[arm][s] for s in seeds] for arm in ("inverse model", "clone labelled"))
     apart = paired([m["joint"] for m in ours], [m["joint"] for m in causal], "t")
     if quick:
-        yield _check("joint accuracy, inverse model - causal cloning", apart, "> 0", apart.value > 0)
+        yield Check.of("joint accuracy, inverse model - causal cloning", apart, "> 0", apart.value > 0)
         return
     keys, mouse = (interval([m[name] for m in ours]) for name in ("keys", "mouse r2"))
-    yield _check("keypress accuracy, mean over buttons", keys, ">= 0.90", keys.value >= 0.90)
-    yield _check("R^2 of the mouse", mouse, ">= 0.90", mouse.value >= 0.90)
-    yield _check("joint accuracy, inverse model - causal cloning", apart, ">= 0.15", apart.value >= 0.15)
+    yield Check.of("keypress accuracy, mean over buttons", keys, ">= 0.90", keys.value >= 0.90)
+    yield Check.of("R^2 of the mouse", mouse, ">= 0.90", mouse.value >= 0.90)
+    yield Check.of("joint accuracy, inverse model - causal cloning", apart, ">= 0.15", apart.value >= 0.15)
     margin = paired([m["turn"] for m in ours], [m["turn majority"] for m in ours], "t")
-    yield _check("accuracy of the turn's bin - commonest bin", margin, ">= 0.25", margin.value >= 0.25)
+    yield Check.of("accuracy of the turn's bin - commonest bin", margin, ">= 0.25", margin.value >= 0.25)
 
 
 def _efficient(measured: Mapping[str, Mapping[int, Measured]]) -> Iterable[Check]:
@@ -162,7 +161,7 @@ def _efficient(measured: Mapping[str, Mapping[int, Measured]]) -> Iterable[Check
     if seeds:
         ours, causal = ([measured[arm][s]["joint"] for s in seeds] for arm in ("inverse model, few", "clone many"))
         apart = paired(ours, causal, "t")
-        yield _check("joint accuracy, inverse model of n labels - causal cloning of 8 n", apart, "> 0", apart.value > 0)
+        yield Check.of("joint accuracy, inverse model of n labels - causal cloning of 8 n", apart, "> 0", apart.value > 0)
 
 
 def _survived(measured: Mapping[str, Mapping[int, Measured]]) -> Iterable[Check]:
@@ -174,13 +173,13 @@ def _survived(measured: Mapping[str, Mapping[int, Measured]]) -> Iterable[Check]
     inferred, true, few = (_tics(measured[arm], seeds) for arm in arms)
     share = interval([np.mean(measured[arms[0]][s]["tics"]) / np.mean(measured[arms[1]][s]["tics"]) for s in seeds])
     share = dataclasses.replace(share, value=float(inferred.mean() / true.mean()))
-    yield _check("survival, cloned from inferred labels / from true ones", share, ">= 0.85", share.value >= 0.85)
+    yield Check.of("survival, cloned from inferred labels / from true ones", share, ">= 0.85", share.value >= 0.85)
     gain = paired(inferred, few)
-    yield _check("tics survived, inferred labels - labelled part alone", gain, ">= 150", gain.value >= 150)
+    yield Check.of("tics survived, inferred labels - labelled part alone", gain, ">= 150", gain.value >= 150)
     alone, bound = interval(few), float(inferred.mean())
     name = "tics survived, labelled part alone: upper end of the 95 % interval"
     estimate = dataclasses.replace(alone, value=alone.high)
-    yield _check(name, estimate, f"< mean with inferred labels ({bound:.0f})", alone.high < bound)
+    yield Check.of(name, estimate, f"< mean with inferred labels ({bound:.0f})", alone.high < bound)
 
 
 def _reinforced(measured: Mapping[str, Mapping[int, Measured]]) -> Iterable[Check]:
@@ -190,13 +189,8 @@ def _reinforced(measured: Mapping[str, Mapping[int, Measured]]) -> Iterable[Chec
         return
     scratch, held, free = (_tics(measured[arm], seeds) for arm in arms)
     gain, worth = paired(held, scratch), paired(held, free)
-    yield _check("tics survived after RL, from the prior with KL - from scratch", gain, ">= 200", gain.value >= 200)
-    yield _check("tics survived after RL, from the prior with KL - without KL", worth, ">= 0", worth.value >= 0)
-
-
-def _check(name: str, estimate: Estimate, asked: str, holds: bool) -> Check:
-    bounds = (estimate.low, estimate.high) if np.isfinite(estimate.low) else None
-    return Check(name, estimate.value, bounds, asked, bool(holds))
+    yield Check.of("tics survived after RL, from the prior with KL - from scratch", gain, ">= 200", gain.value >= 200)
+    yield Check.of("tics survived after RL, from the prior with KL - without KL", worth, ">= 0", worth.value >= 0)
 
 
 def _seeds(measured: Mapping[str, Mapping[int, Measured]], *arms: str) -> list[int]:
