@@ -1,10 +1,11 @@
-"""TD3+BC here and in d3rlpy, on the same transitions with the same settings: does it learn as well, and how fast?
+"""TD3+BC here and in d3rlpy, on the same transitions with the same settings: does it follow the same gradients, and how fast?
 
     python benchmarks/offline_learning.py --world cheetah    # writes results/benchmarks/offline_learning.json
 
 Trajectories are recorded as for SS-ORL's claim, their actions inferred by its inverse model where they are taken away, and both
 learn from these arrays, one seed after the other by turns, each in a single thread. Both policies play the same episodes of the
-same world. Needs `.venv-d3rlpy`, see `peers/d3rlpy_td3bc.py`.
+same world. Seeds differ by more than learners do, so weights are also copied and what both would follow from there is compared.
+Needs `.venv-d3rlpy`, see `peers/d3rlpy_td3bc.py`.
 """
 
 from __future__ import annotations
@@ -29,8 +30,10 @@ from retrodict.files import write_text
 from retrodict.labelling import label
 from retrodict.metrics import interval, paired
 from retrodict.roles import Policy
+from retrodict.systems.actions.offline import Transitions
 from retrodict.systems.actions.ss_orl import SSORL
 from retrodict.systems.actions.td3_bc import TD3BC
+from retrodict.systems.actions.transitions import successors
 from retrodict.trajectories import Recordings, from_arrays
 from retrodict.trajectories.features import ACTION, REWARD, STATE, TERMINATED
 from retrodict.worlds import rollout
@@ -38,6 +41,7 @@ from retrodict.worlds import rollout
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "results" / "benchmarks" / "offline_learning.json"
 PEER = ROOT / "benchmarks" / "peers" / "d3rlpy_td3bc.py"
+CLOSE = 1e-5
 EPISODES = range(1_000_000, 1_000_020)
 
 
@@ -95,9 +99,9 @@ class Peer:
             )
         self._line("ready")
 
-    def fit(self, seed: int, updates: int, file: Path) -> dict[str, Any]:
+    def ask(self, *words: Any) -> dict[str, Any]:
         assert self.process.stdin is not None
-        self.process.stdin.write(f"{seed} {updates} {file}\n")
+        self.process.stdin.write(" ".join(map(str, words)) + "\n")
         self.process.stdin.flush()
         said: dict[str, Any] = json.loads(self._line("{"))
         return said
@@ -114,6 +118,35 @@ class Peer:
         assert self.process.stdin is not None
         self.process.stdin.close()
         self.process.wait(timeout=60)
+
+
+def gradients_apart(recordings: Recordings, peer: Peer, work: Path) -> dict[str, float]:
+    """Largest difference of any gradient from d3rlpy's under its weights, as a share of the largest, of critics and of actor."""
+    learner = TD3BC(steps=1, noise=0.0, seed=0, device="cpu").fit(recordings, run=ss_orl.QUIET)
+    batch = learner.reader(successors(recordings))(0)
+    step = Transitions.of(learner.net_, batch)
+    given = {
+        "observations": step.state,
+        "actions": step.action,
+        "rewards": step.reward[:, None],
+        "next_observations": step.following,
+        "terminals": 1 - step.goes_on[:, None],
+    }
+    np.savez(work / "transitions.npz", **{name: values.numpy() for name, values in given.items()})
+    peer.ask("gradients", work / "transitions.npz", work / "gradients.npz")
+    theirs = np.load(work / "gradients.npz")
+    for name in ("actor", "critic", "actor_target", "critic_target"):
+        for i, parameter in enumerate(learner.net_[name].parameters()):
+            parameter.data.copy_(torch.from_numpy(theirs[f"{name}.{i}"]))
+    learner.now, found = 0, dict[str, float]()
+    learner.net_.zero_grad()
+    sum(learner.loss(learner.net_, batch).values(), torch.zeros(())).backward()
+    for name in ("critic", "actor"):
+        parameters = list(learner.net_[name].parameters())
+        said = [theirs[f"{name}.{i}.gradient"] for i in range(len(parameters))]
+        off = max(float(np.abs(p.grad.numpy() - g).max()) for p, g in zip(parameters, said, strict=True))
+        found[name] = off / max(float(np.abs(g).max()) for g in said)
+    return found
 
 
 def main() -> None:
@@ -136,13 +169,14 @@ def main() -> None:
         work.mkdir(parents=True, exist_ok=True)
         recordings = proxy_labelled(options.world, work)
         peer = Peer(options.python.absolute(), written(recordings, work / "arrays.npz"), work / "d3rlpy.log")
-        version = ""
+        off, version = gradients_apart(recordings, peer, work), ""
+        print("gradients differ by", off, flush=True)
         for seed in range(options.seeds):
             learner = TD3BC(steps=options.updates, seed=seed, device="cpu")
             began = time.perf_counter()
             learner.fit(recordings, run=ss_orl.QUIET)
             seconds = {"ours": time.perf_counter() - began}
-            said = peer.fit(seed, options.updates, work / "peer.pt")
+            said = peer.ask("fit", seed, options.updates, work / "peer.pt")
             seconds["d3rlpy"], version = said["seconds"], said["version"]
             for who, policy in (("ours", learner), ("d3rlpy", Scripted(work / "peer.pt"))):
                 returns = rollout(policy, f"gymnasium/{name}", EPISODES, parallel=len(EPISODES)).returns
@@ -155,7 +189,7 @@ def main() -> None:
     rates = {who: median(row["updates per second"] for row in found) for who, found in rows.items()}
     apart = paired(returns["ours"], returns["d3rlpy"], "t")
     means = {who: interval(values) for who, values in returns.items()}
-    agree = bool(apart.low <= 0 <= apart.high)
+    agree, same = bool(apart.low <= 0 <= apart.high), max(off.values()) <= CLOSE
     report = {
         "name": "offline_learning",
         "work": f"TD3+BC on {recordings.steps} proxy-labelled transitions of {name}, {options.updates} updates of 256, equal "
@@ -163,9 +197,16 @@ def main() -> None:
         "ours": round(rates["ours"], 1),
         "peers": {"d3rlpy": round(rates["d3rlpy"], 1)},
         "ratio": round(rates["ours"] / rates["d3rlpy"], 2),
-        "goal": "the 95 % interval of the paired difference of returns holds 0; at least as many updates per second",
-        "holds": agree and rates["ours"] >= rates["d3rlpy"],
+        "goal": f"gradients of copied weights equal to {CLOSE:.0e} of the largest; the 95 % interval of the paired difference of "
+        "returns holds 0; at least as many updates per second",
+        "holds": same and agree and rates["ours"] >= rates["d3rlpy"],
         "checks": [
+            {
+                "name": "gradients of copied weights, difference over the largest",
+                "value": max(off.values()),
+                "asked": f"<= {CLOSE:.0e}",
+                "holds": same,
+            },
             {"name": "return, ours minus d3rlpy", "value": apart.value, "interval": [apart.low, apart.high], "holds": agree},
             {
                 "name": "updates per second against d3rlpy",
@@ -174,7 +215,7 @@ def main() -> None:
                 "holds": rates["ours"] >= rates["d3rlpy"],
             },
         ],
-        "measured": {who: {"return": str(means[who]), "seeds": rows[who]} for who in rows},
+        "measured": {"gradients apart": off} | {who: {"return": str(means[who]), "seeds": rows[who]} for who in rows},
         "command": "python benchmarks/offline_learning.py "
         f"--world {options.world} --updates {options.updates} --seeds {options.seeds}",
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, CPU only, load {load:.1f} when it began",

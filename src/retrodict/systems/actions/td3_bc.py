@@ -23,7 +23,8 @@ class TD3BC(TransitionLearner):
     """Twin delayed deterministic policy gradients with a term of behaviour cloning.  (Fujimoto and Gu, 2021)
 
     Two critics learn the smaller of their delayed copies' values at the next state, at the delayed actor's action and some
-    noise. Every other step the actor climbs Q_1, brought to the scale of `greed`, and stays near the recorded action.
+    noise. Every other step the actor climbs Q_1, brought to the scale of `greed`, and stays near the recorded action. Both move
+    from the same weights: the actor climbs the critic as it was before the step, where the paper has it after.
 
     Attributes:
         greed: the weight of the value (alpha of the paper); 0 is behaviour cloning.
