@@ -170,8 +170,8 @@ class Policy(ABC):
     """Decides what to do.
 
     The observation is a mapping of feature name -> tensor (B, *shape) for B worlds played side by side, camera frames uint8
-    (B, C, H, W); task, goal and skill are keys of it, and in a roll-out `next.reward` (B, n), what the decision before earned (0
-    at the start). A policy may remember; `reset` makes it forget.
+    (B, C, H, W); task, goal and skill are keys of it. In a roll-out it has `task`, a text for each world, and `next.reward`
+    (B, n), what the decision before earned (0 at the start). A policy may remember; `reset` makes it forget.
     """
 
     @abstractmethod

@@ -62,6 +62,19 @@ def test_episodes_are_cut_off_and_filmed():
     assert len(played[1:]) == 2
 
 
+def test_the_policy_is_told_what_is_to_be_done_in_each_world():
+    class Hearing(NullPolicy):
+        def act(self, observation):
+            heard.append(observation["task"])
+            return super().act(observation)
+
+    for told, expected in ((None, ["go", "go"]), ("stay", ["stay", "stay"])):
+        heard: list[list[str]] = []
+        with vector(2) as worlds:
+            rollout(Hearing(ACTIONS), worlds, [1, 2], task=told)
+        assert heard == [expected] * 5
+
+
 def test_a_standing_world_is_played_and_left_open():
     world = Corridor()
     assert list(rollout(NullPolicy(ACTIONS), world, [1, 2]).returns) == [0, 0]

@@ -27,6 +27,7 @@ def evaluate(
     episodes: Number = 20,
     first_seed: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: 1000000)")] = None,
     max_steps: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: the world's own end)")] = None,
+    task: Annotated[str | None, tyro.conf.arg(metavar="TEXT", help_behavior_hint="(default: what the world says)")] = None,
     clip: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: none)")] = None,
     json: bool = False,
 ) -> None:
@@ -43,6 +44,7 @@ def evaluate(
         episodes: how many to play.
         first_seed: seed of the first episode; the others follow it.
         max_steps: cut episodes off after so many decisions.
+        task: what to tell a policy that learned several tasks, in the words of its recordings.
         clip: write the first episode as the policy saw it to this .mp4, .gif or .webp file.
         json: print JSON.
     """
@@ -51,7 +53,7 @@ def evaluate(
 
     policy = cast("Policy", System.load(model))
     chosen: dict[str, Any] = {} if first_seed is None else {"first_seed": first_seed}
-    found = evaluation.evaluate(policy, world, episodes, max_steps=max_steps, clip=clip, **chosen, **settings(set))
+    found = evaluation.evaluate(policy, world, episodes, max_steps=max_steps, task=task, clip=clip, **chosen, **settings(set))
     if json:
         show.as_json({"model": str(model), **found.to_json()})
         return

@@ -32,7 +32,9 @@ class TaskEncoder(nn.Module):
         for text in texts:
             if text not in self.vocabulary:
                 known = ", ".join(map(repr, self.vocabulary)) or "none"
-                raise DataError(f"the task {text!r} was never seen; only tasks that were trained can be told: {known}.")
+                raise DataError(
+                    f"the task {text!r} was never seen; only tasks that were trained can be told, in the same words: {known}."
+                )
         return torch.tensor([1 + self.vocabulary.index(text) for text in texts], dtype=torch.long)
 
     @torch.no_grad()

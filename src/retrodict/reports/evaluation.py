@@ -86,6 +86,7 @@ def evaluate(
     *,
     first_seed: int = FIRST_SEED,
     max_steps: int | None = None,
+    task: str | None = None,
     clip: str | Path | None = None,
     **options: Any,
 ) -> Evaluation:
@@ -96,6 +97,7 @@ def evaluate(
         world: name of the world, such as `vizdoom/health-gathering`; `options` are the world's.
         episodes: how many; those of the seeds from `first_seed` on, so that every policy meets the same.
         max_steps: cut episodes off after so many decisions.
+        task: what the policy is told to do; by default what the world says.
         clip: write what the first camera shows in the first episode to this `.mp4`, `.gif` or `.webp`.
 
     Raises DataError where the system is no policy, was fitted on other features than the world shows, or `episodes` is below 1.
@@ -108,7 +110,7 @@ def evaluate(
     seeds = range(first_seed, first_seed + episodes)
     maker = partial(make, world, **{"privileged": False, **options})
     with Vector([maker] * min(PARALLEL, episodes)) as worlds:
-        played_out = rollout(policy, worlds, seeds, max_steps, record_frames=0 if clip is None else 1)
+        played_out = rollout(policy, worlds, seeds, max_steps, task=task, record_frames=0 if clip is None else 1)
         if clip is not None and played_out[0].frames is not None:
             write_clip(played_out[0].frames, clip, worlds.fps, width=CLIP_WIDTH)
     return Evaluation.of(world, played_out)

@@ -20,6 +20,7 @@ ACTION = "action"
 LATENT_ACTION = "latent.action"
 NEXT_STATE = "next." + STATE
 REWARD = "next.reward"
+TASK = "task"
 TERMINATED = "next.terminated"
 LABEL = "label."
 PRIVILEGED = "privileged."

@@ -50,6 +50,11 @@ class BatchedWorld(ABC):
     fps: float
     rewards: tuple[str, ...] = field(default=("reward",), kw_only=True)
 
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """What is to be done in each of them, in words; may change with `reset`. Empty where the worlds do not say."""
+        return ()
+
     @abstractmethod
     def reset(self, seeds: Sequence[int], worlds: Sequence[int] | None = None) -> dict[str, Tensor]:
         """Start the episodes of `seeds` in `worlds` (positions, one per seed; all by default); gives what all B worlds show."""

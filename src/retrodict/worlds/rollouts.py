@@ -15,7 +15,7 @@ import torch
 
 from retrodict.errors import DataError
 from retrodict.roles import Policy
-from retrodict.trajectories.features import REWARD, cameras
+from retrodict.trajectories.features import REWARD, TASK, cameras
 from retrodict.worlds.batched import BatchedWorld, Step
 from retrodict.worlds.catalogue import make
 from retrodict.worlds.vector import Vector
@@ -106,6 +106,7 @@ def rollout(
     seeds: Sequence[int],
     max_steps: int | None = None,
     *,
+    task: str | None = None,
     parallel: int = 8,
     record_frames: int = 0,
     **options: Any,
@@ -119,6 +120,7 @@ def rollout(
         world: its name (made without hidden truth, with `options`, and closed again), or worlds that stand already.
         seeds: one per episode.
         max_steps: cut episodes off after so many decisions.
+        task: what the policy is told to do, `task` of its observation; by default what each world says.
         parallel: worlds side by side, where `world` is a name.
         record_frames: keep what the first camera showed in the first so many episodes.
 
@@ -139,7 +141,7 @@ def rollout(
         if record_frames and camera is None:
             raise DataError("frames were asked for and this world has no camera.")
         started = time.perf_counter()
-        episodes = _Rolling(policy, world, seeds, max_steps, camera, record_frames).run()
+        episodes = _Rolling(policy, world, seeds, max_steps, task, camera, record_frames).run()
         return Rollouts(episodes, time.perf_counter() - started)
 
 
@@ -152,11 +154,12 @@ class _Rolling:
         world: BatchedWorld,
         seeds: Sequence[int],
         max_steps: int | None,
+        task: str | None,
         camera: str | None,
         record_frames: int,
     ) -> None:
         self.policy, self.world, self.seeds, self.max_steps = policy, world, [int(seed) for seed in seeds], max_steps
-        self.camera, self.record_frames = camera, record_frames
+        self.task, self.camera, self.record_frames = task, camera, record_frames
         self.waiting = deque(range(len(seeds)))
         self.playing: list[int | None] = [None] * world.size  # episode in each place
         self.finished: dict[int, Rollout] = {}
@@ -171,7 +174,7 @@ class _Rolling:
         earned = torch.zeros(self.world.size, len(self.world.rewards))
         while len(self.finished) < len(self.seeds):
             self._film(observation)
-            step = self.world.step(self.policy.act({**observation, REWARD: earned}))
+            step = self.world.step(self.policy.act({**observation, **self._told(), REWARD: earned}))
             observation, earned = step.observation, step.reward
             self.rewards += step.reward.numpy(force=True)
             self.lengths += 1
@@ -192,6 +195,11 @@ class _Rolling:
             self.rewards[place], self.lengths[place], self.frames[place] = 0, 0, []
         seeds = [self.seeds[-1 if self.playing[place] is None else self.playing[place]] for place in places]  # type: ignore[index]
         return self.world.reset(seeds, list(places))
+
+    def _told(self) -> dict[str, Any]:
+        """What is to be done in each place."""
+        tasks = self.world.tasks if self.task is None else (self.task,) * self.world.size
+        return {TASK: list(tasks)} if tasks else {}
 
     def _film(self, observation: Mapping[str, torch.Tensor]) -> None:
         for place, episode in enumerate(self.playing):

@@ -49,6 +49,10 @@ class Vector(BatchedWorld):
         self._info: list[dict[str, Any]] = [{} for _ in makers]
         self._ended = np.ones((2, len(makers)), bool)  # terminated, truncated; nothing has begun
 
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return tuple(self._worlds[i].task for i in range(self.size))
+
     def reset(self, seeds: Sequence[int], worlds: Sequence[int] | None = None) -> dict[str, Tensor]:
         chosen = list(range(self.size) if worlds is None else worlds)
         if len(chosen) != len(seeds):

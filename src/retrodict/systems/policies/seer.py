@@ -14,11 +14,10 @@ from retrodict.networks.patches import from_patches
 from retrodict.objectives.patches import PatchScale
 from retrodict.roles import Batch, Generator, Inferred, InverseModel, Policy
 from retrodict.systems.contract import Card
-from retrodict.systems.policies.seer_data import TASK
 from retrodict.systems.policies.seer_learning import SeerLearning
 from retrodict.systems.policies.seer_memory import SeerMemory
 from retrodict.trajectories import Recordings, Window
-from retrodict.trajectories.features import STATE
+from retrodict.trajectories.features import STATE, TASK
 
 
 @dataclass
@@ -92,7 +91,8 @@ class Seer(SeerLearning, Policy, Generator, InverseModel):
     def act(self, observation: Batch) -> Tensor:
         """Flat actions (B, width); remembers what was seen. `task`, a text or one for each world, may be among the observation.
 
-        A task that is not told is the one that it learned last, if that was a single one.
+        A task that is not told is the one that it learned last, if that was a single one. Where recordings named none, none is
+        heard.
 
         Raises NotFittedError before `fit`; DataError where a feature is missing or of the wrong form, or a task is unknown;
         RetrodictError where `reset` was not called first.
@@ -201,7 +201,7 @@ class Seer(SeerLearning, Policy, Generator, InverseModel):
     def _task(self, told: Any, size: int) -> Tensor:
         texts = [told] * size if isinstance(told, str) else told
         texts = [self.doing_] * size if told is None and self.doing_ else texts
-        if texts is None:
+        if texts is None or not self.net_.text.vocabulary:  # nothing is told, or nothing can be
             return torch.zeros(size, dtype=torch.long, device=self.torch_device)
         if isinstance(texts[0], list):  # a window has the text of each step
             texts = [of_step[0] for of_step in texts]

@@ -11,8 +11,7 @@ import torch
 from retrodict.errors import DataError
 from retrodict.training.stage import Batch
 from retrodict.trajectories import Recordings, Window
-
-TASK = "task"
+from retrodict.trajectories.features import TASK
 
 
 class ToldWindows:

@@ -19,7 +19,6 @@ from retrodict.systems.cameras import CameraSystem
 from retrodict.systems.contract import Spec
 from retrodict.systems.looking import same_actions
 from retrodict.systems.policies.seer_data import (
-    TASK,
     ToldWindows,
     check_sizes,
     gripper_zero,
@@ -36,7 +35,7 @@ from retrodict.training.run import Run
 from retrodict.training.schedules import schedule
 from retrodict.training.stage import Stage
 from retrodict.trajectories import ActionSpace, Discrete, Recordings, Span, Window
-from retrodict.trajectories.features import ACTION, STATE
+from retrodict.trajectories.features import ACTION, STATE, TASK
 
 
 @dataclass

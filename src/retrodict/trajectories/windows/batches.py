@@ -11,7 +11,7 @@ import numpy as np
 
 from retrodict.errors import DataError
 from retrodict.trajectories.episodes import Episode
-from retrodict.trajectories.features import VALID, WEIGHT
+from retrodict.trajectories.features import TASK, VALID, WEIGHT
 from retrodict.trajectories.windows import sampling
 from retrodict.trajectories.windows.gathering import Reader
 from retrodict.trajectories.windows.prefetch import ahead
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 Batch = dict[str, Any]
 """Tensors by name, and lists of lists of str for text."""
 
-TASK = "task"
 
 TOGETHER_BYTES, MOST_TOGETHER = 500_000, 32
 """Batches that are smaller are gathered several at a time, up to about this size, and at most so many."""
