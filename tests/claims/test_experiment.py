@@ -6,7 +6,7 @@ import types
 
 import pytest
 
-from retrodict.claims import Check, Experiment, Number, Table, reproduce
+from retrodict.claims import Check, Experiment, Number, Standing, Table, reproduce
 from retrodict.cli import reproduce as cli
 from retrodict.errors import DataError
 
@@ -65,6 +65,27 @@ def test_an_interrupted_run_carries_on(counting, folders):
     assert counting.calls == [("first", 0), ("second", 0), ("first", 1), ("second", 1), ("second", 1)]
     assert entry["holds"]
     assert json.loads((folders["results"] / "counting.json").read_text())["checks"][0]["value"] == 0.5
+
+
+def test_it_tells_what_is_done_and_how_long_the_rest_may_take(counting, folders):
+    told: list[Standing] = []
+    reproduce("counting", seeds=[0], report=told.append, **folders)
+    assert [(s.done, s.total, s.ended) for s in told] == [(0, 2, None), (1, 2, ("first", 0)), (2, 2, ("second", 0))]
+    assert [s.left is None for s in told] == [True, False, False]  # nothing is known before an arm has run
+    assert told[-1].left == 0
+    assert [check.name for check in told[-1].checks] == ["mean"]
+    assert reproduce("counting", arms=["first"], seeds=[1], **folders)["measured"]["first"].keys() == {1}
+    for arm, seed, seconds in (("first", 0, 10), ("second", 0, 4), ("first", 1, 20)):
+        (folders["work"] / "counting" / f"seed-{seed}" / f"{arm}.json").write_text(json.dumps({"score": 1.0, "seconds": seconds}))
+    told.clear()
+    entry = reproduce("counting", report=told.append, **folders)
+    assert (told[0].done, told[0].left) == (3, 4)  # as it took with the other seed
+    entry["measured"] = {arm: {0: {"seconds": seconds}} for arm, seconds in (("first", 15), ("second", 5))}
+    (folders["results"] / "counting.json").write_text(json.dumps(entry))
+    told.clear()
+    elsewhere = {**folders, "work": folders["work"].with_name("anew")}
+    reproduce("counting", report=told.append, **elsewhere)
+    assert (told[0].done, told[0].left) == (0, 40)  # both seeds as they were reported
 
 
 def test_tables_are_written_and_printed(counting, folders, capsys):

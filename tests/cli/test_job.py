@@ -8,7 +8,7 @@ import pytest
 
 import retrodict as rd
 from retrodict import claims
-from retrodict.claims import Check
+from retrodict.claims import Check, Standing
 from retrodict.cli import main
 from retrodict.systems import lookup
 from retrodict.trajectories.features import cameras
@@ -97,16 +97,20 @@ def test_reproduce_prints_checks_and_json(work, monkeypatch, capsys):
     }  # fmt: skip
     asked = {}
 
-    def fake(slug, *, report, **options):
+    def fake(slug, *, report=None, **options):
         asked.update(options, slug=slug)
         if report is not None:
-            report("arm a, seed 0", [Check("accuracy", 0.8, None, ">= 0.9", False)])
+            report(Standing(0, 2, None))
+            report(Standing(1, 2, 90.0, ("arm a", 0), 60.0, [Check("accuracy", 0.8, None, ">= 0.9", False)]))
         return entry
 
     monkeypatch.setattr(claims, "reproduce", fake)
     assert retrodict("reproduce vpt --quick --seeds 0 1") == 0
     shown = capsys.readouterr().out
-    assert "done: arm a, seed 0" in shown
+    assert (
+        "0 of 2 arms over seeds are done.\narm a, seed 0: 1 min 0 s; 1 of 2 arms over seeds are done, about 1 min 30 s to go"
+        in shown
+    )
     assert "does not hold" in shown
     assert "left out: the RL arm" in shown
     assert (asked["slug"], asked["quick"], asked["seeds"]) == ("vpt", True, (0, 1))

@@ -90,6 +90,26 @@ class Table:
     rows: Mapping[str, Sequence[Number]]
 
 
+@dataclass(frozen=True)
+class Standing:
+    """Where a run of an experiment stands: told when it begins and whenever an arm of a seed has ended.
+
+    Attributes:
+        done, total: arms over seeds that have their numbers, and those that will have.
+        left: seconds that the others may take, as arms of that name took before, or arms at all; None before any has run.
+        ended: the arm and seed that ended just now, None at the beginning.
+        seconds: that it took.
+        checks: those that can be judged so far.
+    """
+
+    done: int
+    total: int
+    left: float | None
+    ended: Cell | None = None
+    seconds: float = 0.0
+    checks: Sequence[Check] = ()
+
+
 class Experiment(ABC):
     """One system's claim as an experiment.
 
@@ -147,7 +167,7 @@ def reproduce(
     jobs: int = 1,
     work: Path = Path("runs/claims"),
     results: Path = Path("results"),
-    report: Callable[[str, Sequence[Check]], None] | None = None,
+    report: Callable[[Standing], None] | None = None,
 ) -> dict[str, Any]:
     """Run the experiment of a system and write `results/<slug>.json`; arms already done are not run again.
 
@@ -159,7 +179,7 @@ def reproduce(
         jobs: processes among which arms and seeds are shared out; with more than one, each computes in a single thread.
         work: folder for what the arms write; a second run with the same folder resumes.
         results: folder of the results files.
-        report: called after every arm with its name and the checks that can be judged so far.
+        report: called when it begins and after every arm.
 
     Returns the results entry. Raises DataError for an unknown slug or arm.
     """
@@ -176,11 +196,16 @@ def reproduce(
         if path.exists():
             measured.setdefault(arm, {})[seed] = json.loads(path.read_text())
     wanted = todo if arms is None else with_needs(arms, trial.needs)
-    open_cells = [(a, s) for a, s in cells if s not in measured.get(a, {}) and a in wanted]
-    for arm, seed in _run(trial, open_cells, home, quick, jobs):
-        measured.setdefault(arm, {})[seed] = json.loads(cell_path(home, arm, seed).read_text())
-        if report is not None:
-            report(f"{arm}, seed {seed}", trial.checks(measured, quick))
+    due = {(a, s): None for a, s in cells if s not in measured.get(a, {}) and a in wanted}
+    taken, total = {} if quick else _taken(results / f"{slug}.json"), sum(arm in wanted for arm, _ in cells)
+    tell = report or (lambda standing: None)
+    tell(Standing(total - len(due), total, _left(due, measured, taken, jobs)))
+    for arm, seed in _run(trial, tuple(due), home, quick, jobs):
+        del due[arm, seed]
+        numbers = json.loads(cell_path(home, arm, seed).read_text())
+        measured.setdefault(arm, {})[seed] = numbers
+        left = _left(due, measured, taken, jobs)
+        tell(Standing(total - len(due), total, left, (arm, seed), numbers["seconds"], trial.checks(measured, quick)))
     measured = {arm: dict(sorted(measured[arm].items())) for arm in todo if arm in measured}
     checks = trial.checks(measured, quick)
     missing = [f"{arm} (seeds {list(seeds)})" for arm in todo if arm not in measured]
@@ -203,6 +228,30 @@ def reproduce(
     if not quick:
         write_text(results / f"{slug}.json", json.dumps(entry, indent=1) + "\n")
     return entry
+
+
+def _taken(results: Path) -> dict[str, float]:
+    """Seconds that each arm took when the experiment was last reported."""
+    if not results.exists():
+        return {}
+    measured: Mapping[str, Mapping[str, Measured]] = json.loads(results.read_text())["measured"]
+    return {arm: _mean_seconds(cells.values()) for arm, cells in measured.items()}
+
+
+def _left(
+    due: Iterable[Cell], measured: Mapping[str, Mapping[int, Measured]], taken: Mapping[str, float], jobs: int
+) -> float | None:
+    """Seconds that arms may take: as the same ones took with other seeds, or when they were last reported, or as others took."""
+    known = {**taken, **{arm: _mean_seconds(cells.values()) for arm, cells in measured.items()}}
+    if not known:
+        return None
+    usual = sum(known.values()) / len(known)
+    return sum(known.get(arm, usual) for arm, _ in due) / max(jobs, 1)
+
+
+def _mean_seconds(cells: Iterable[Measured]) -> float:
+    seconds = [float(numbers["seconds"]) for numbers in cells]
+    return sum(seconds) / len(seconds)
 
 
 def _command(trial: Experiment, seeds: Sequence[int], quick: bool) -> str:

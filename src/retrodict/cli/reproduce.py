@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json as json_files
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from retrodict.cli import show
 from retrodict.cli.arguments import parse
 
 if TYPE_CHECKING:
-    from retrodict.claims import Check
+    from retrodict.claims import Standing
 
 
 def run(argv: Sequence[str]) -> None:
@@ -33,12 +36,12 @@ def reproduce(
     """Run the experiment that tests the published claim of a system, and judge it by thresholds that were set beforehand.
 
     Every arm writes its numbers when it ends, so a run that was stopped carries on with the same command. The full run writes
-    results/SYSTEM.json, whether the claim holds or not.
+    results/SYSTEM.json, whether the claim holds or not; it may take hours, and says how many.
 
     Example: retrodict reproduce vpt --quick
 
     Args:
-        system: which one; without it, list those that have an experiment.
+        system: which one; without it, list those that have an experiment, what it found here and how long it took.
         quick: a smaller run of the same experiment, in about a minute, that is never reported.
         seeds: seeds to run.
         arms: run these arms only, and those they need; the others are judged where they were run before.
@@ -50,26 +53,69 @@ def reproduce(
     from retrodict import claims
 
     if system is None:
-        known = claims.claims()
+        known = [_known(slug, results) for slug in claims.claims()]
         if json:
             show.as_json(known)
         else:
-            show.say("Systems with an experiment: " + (", ".join(known) or "none yet"))
+            rows = (
+                (k["system"], k["arms"], len(k["seeds"]), k["found"], show.duration(k["seconds"]) if k["seconds"] else "")
+                for k in known
+            )
+            show.table(("system", "arms", "seeds", "found", "took"), rows, right=("arms", "seeds"))
         return
-    report = None if json else _progress
-    entry = claims.reproduce(
-        system, seeds=seeds or None, quick=quick, arms=arms or None, jobs=jobs, work=work, results=results, report=report
-    )
+    chosen: dict[str, Any] = {"seeds": seeds or None, "arms": arms or None, "quick": quick, "jobs": jobs}
     if json:
-        show.as_json(entry)
-    else:
-        _print(entry)
+        show.as_json(claims.reproduce(system, work=work, results=results, **chosen))
+        return
+    with _Watch(system) as watch:
+        entry = claims.reproduce(system, work=work, results=results, report=watch.see, **chosen)
+    _print(entry)
 
 
-def _progress(arm: str, checks: Sequence[Check]) -> None:
-    show.say(f"done: {arm}")
-    for check in checks:
-        show.say(f"    {check.name}: {check.value:.4g} (asked {check.asked}: {'holds' if check.holds else 'does not hold'})")
+def _known(slug: str, results: Path) -> dict[str, Any]:
+    """An experiment: how large it is, what it found when it was last reported, and the seconds of computing that it took."""
+    from retrodict.claims.experiment import experiment
+    from retrodict.reports.catalogue import reproduced
+
+    trial, file = experiment(slug), results / f"{slug}.json"
+    seconds = json_files.loads(file.read_text())["seconds"] if file.exists() else None
+    arms = len(trial.arms(quick=False))
+    return {"system": slug, "arms": arms, "seeds": list(trial.seeds), "found": reproduced(file), "seconds": seconds}
+
+
+class _Watch:
+    """A bar of the arms that are done where there is a terminal, and a line for each."""
+
+    def __init__(self, system: str) -> None:
+        console = Console(stderr=True)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
+        )
+        self._bar = Progress(*columns, console=console, disable=not console.is_terminal)
+        self._task = self._bar.add_task(system, total=None, left="")
+
+    def __enter__(self) -> _Watch:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._bar.stop()
+
+    def see(self, standing: Standing) -> None:
+        left = "" if standing.left is None else f"about {show.duration(standing.left)} to go"
+        self._bar.update(self._task, completed=standing.done, total=standing.total, left=left)
+        count = f"{standing.done} of {standing.total} arms over seeds are done" + (f", {left}" if left else "")
+        if standing.ended is None:
+            show.say(f"{count}.")
+            return
+        arm, seed = standing.ended
+        show.say(f"{arm}, seed {seed}: {show.duration(standing.seconds)}; {count}")
+        for check in standing.checks:
+            show.say(f"    {check.name}: {check.value:.4g} (asked {check.asked}: {'holds' if check.holds else 'does not hold'})")
 
 
 def _print(entry: dict[str, Any]) -> None:
