@@ -57,11 +57,8 @@ def reproduce(
         if json:
             show.as_json(known)
         else:
-            rows = (
-                (k["system"], k["arms"], len(k["seeds"]), k["found"], show.duration(k["seconds"]) if k["seconds"] else "")
-                for k in known
-            )
-            show.table(("system", "arms", "seeds", "found", "took"), rows, right=("arms", "seeds"))
+            rows = ((k["system"], k["found"], show.duration(k["seconds"]) if k["seconds"] else "") for k in known)
+            show.table(("system", "found here", "took"), rows)
         return
     chosen: dict[str, Any] = {"seeds": seeds or None, "arms": arms or None, "quick": quick, "jobs": jobs}
     if json:
@@ -73,14 +70,12 @@ def reproduce(
 
 
 def _known(slug: str, results: Path) -> dict[str, Any]:
-    """An experiment: how large it is, what it found when it was last reported, and the seconds of computing that it took."""
-    from retrodict.claims.experiment import experiment
+    """What an experiment found when it was last reported, and the seconds of computing that it took."""
     from retrodict.reports.catalogue import reproduced
 
-    trial, file = experiment(slug), results / f"{slug}.json"
+    file = results / f"{slug}.json"
     seconds = json_files.loads(file.read_text())["seconds"] if file.exists() else None
-    arms = len(trial.arms(quick=False))
-    return {"system": slug, "arms": arms, "seeds": list(trial.seeds), "found": reproduced(file), "seconds": seconds}
+    return {"system": slug, "found": reproduced(file), "seconds": seconds}
 
 
 class _Watch:
