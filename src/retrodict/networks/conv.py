@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from retrodict.networks.layers import Activation, GroupNorm, activation, initialise
+from retrodict.networks.layers import Activation, GroupNorm, activation, channels_last, initialise
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class ConvEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         lead = x.shape[:-3]
-        maps: Tensor = self.layers(x.flatten(0, -4) if lead else x[None])
+        maps: Tensor = self.layers(channels_last(x.flatten(0, -4) if lead else x[None]))
         if self.readout == "linear":
             out: Tensor = self.head(maps.flatten(1))
         elif self.readout == "keypoints":

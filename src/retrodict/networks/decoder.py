@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from retrodict.networks.layers import Activation, GroupNorm, activation
+from retrodict.networks.layers import Activation, GroupNorm, activation, channels_last
 
 
 class ConvDecoder(nn.Module):
@@ -68,7 +68,7 @@ class ConvDecoder(nn.Module):
             if condition is None:
                 raise ValueError("this decoder was made with a condition; pass it")
             x = x + self.condition(condition).reshape(-1, *self.start)
-        out: Tensor = self.layers(torch.relu(x))
+        out: Tensor = self.layers(channels_last(torch.relu(x)))
         return out.reshape(*lead, *out.shape[1:])
 
 

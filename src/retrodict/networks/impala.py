@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from retrodict.networks.layers import FanIn, GroupNorm, fan_in_conv, fan_in_linear
+from retrodict.networks.layers import FanIn, GroupNorm, channels_last, fan_in_conv, fan_in_linear
 
 
 class TemporalStem(nn.Module):
@@ -102,6 +102,6 @@ class ImpalaCNN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         lead = x.shape[:-3]
-        x = x.flatten(0, -4).contiguous(memory_format=torch.channels_last)
+        x = channels_last(x.flatten(0, -4))
         out: Tensor = self.linear(self.dense(self.stacks(x).flatten(1)))
         return out.view(*lead, -1)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from retrodict.errors import DataError
+from retrodict.networks.layers import channels_last
 
 Norm = Literal["batch", "frozen", "sync", "group"]
 
@@ -112,7 +113,7 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         lead = x.shape[:-3]
-        x = F.relu(self.bn1(self.conv1(x.reshape(-1, *x.shape[-3:]))))
+        x = F.relu(self.bn1(self.conv1(channels_last(x.reshape(-1, *x.shape[-3:])))))
         if self.stem == "large":
             x = F.max_pool2d(x, 3, 2, 1)
         for stage in range(1, 5):
