@@ -57,7 +57,7 @@ def test_what_every_arm_reached_stands_in_tables():
     cells = measured()
     for name in ("pidm", "bc", "auxiliary", "wide", "scratch"):
         for shots in (5, 20):
-            cells[f"play {name}, {shots}"] = {seed: {"success": 0.04 * shots} for seed in range(3)}
+            cells[f"play {name}, {shots}"] = {seed: {"outcomes": [i < shots for i in range(25)]} for seed in range(3)}
     error, success = EXPERIMENT.tables(cells)
     assert error.rows["BC of the same network"][0].value == pytest.approx(2.0)
     assert "two stages" not in error.rows  # not measured

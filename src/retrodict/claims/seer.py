@@ -120,19 +120,22 @@ class SeerClaim(Experiment):
 
     def tables(self, measured: Mapping[str, Mapping[int, Measured]]) -> Sequence[Table]:
         """What each arm errs by after pretraining, and how often each succeeds with the new task."""
-
-        def numbers(arm: str, name: str) -> list[float]:
-            return [cell[name] for cell in measured.get(arm, {}).values()]
-
-        errors = {_NAMES[name]: numbers(f"pretrain {name}", "error") for name in _NAMES if name != "scratch"}
-        played = {_NAMES[name]: [numbers(f"play {name}, {n}", "success") for n in SHOTS] for name in (*PLAYED, "scratch")}
+        errors = {
+            said: [cell["error"] for cell in measured.get(f"pretrain {name}", {}).values()]
+            for name, said in _NAMES.items()
+            if name != "scratch"
+        }
+        played = {
+            _NAMES[name]: [list(_outcomes(measured, f"play {name}, {n}").values()) for n in SHOTS]
+            for name in (*PLAYED, "scratch")
+        }
         shots = [f"{n} demonstrations" for n in SHOTS]
         tables = (
             Table("Validation error", ("arm", "smooth L1"), {a: [Number.of(interval(v))] for a, v in errors.items() if v}),
             Table(
-                f"Success with {HELD_OUT}",
+                f"Success with {HELD_OUT}, all roll-outs together",
                 ("arm", *shots),
-                {arm: [Number.of(interval(v)) for v in cells] for arm, cells in played.items() if all(cells)},
+                {arm: [Number.of(interval(v, "wilson")) for v in cells] for arm, cells in played.items() if all(cells)},
             ),
         )
         return [table for table in tables if table.rows]
