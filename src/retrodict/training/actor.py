@@ -59,7 +59,8 @@ class Acting(Policy):
         size = len(next(iter(observation.values())))
         if self.state is None:
             self.state, self.first = self.net.initial(size), torch.ones(size, dtype=torch.bool)  # type: ignore[operator]
-        sequence = {name: values[:, None].to(self.device) for name, values in observation.items()}
+        shown = {name: values for name, values in observation.items() if isinstance(values, Tensor)}  # not words
+        sequence = {name: values[:, None].to(self.device) for name, values in shown.items()}
         distribution, _, self.state = self.net(sequence, self.first[:, None].to(self.device), self.state)
         self.first = torch.zeros(size, dtype=torch.bool)
         action: Tensor = distribution.sample(self.generator) if self.sample else distribution.mode()
