@@ -120,8 +120,9 @@ def test_it_learns_what_is_rewarded_and_the_policy_acts_on_it():
     logs = learn(net, Recall(16), 25)
     assert logs[0]["return"] < 2.2
     assert logs[-1]["return"] > 2.7
-    played = rollout(Acting(net, sample=False), Recall(4), range(10))
-    assert list(played.returns) == [3.0] * 10
+    for task in (None, "recall"):  # words that tell a task are no input of the network
+        played = rollout(Acting(net, sample=False), Recall(4), range(10), task=task)
+        assert list(played.returns) == [3.0] * 10
 
 
 def test_a_memory_is_learned_through_segments_and_a_net_without_one_cannot():

@@ -80,7 +80,7 @@ class SeerClaim(Experiment):
     }
     left_out = (
         "half of the page's steps of pretraining: 750, alike for every arm, as each takes several times what the page reckons",
-        "fewer demonstrations: the page asks for them where PIDM and cloning both succeed above 90 % with 5, and they do not",
+        "2 demonstrations: the page judges them where PIDM and cloning both succeed above 90 % with 5; 5 are judged even then",
         "roll-outs of the two-stage arm: the page sets no margin for it; its validation error is measured",
         "second camera: the page allows one view",
         "hints and hidden tokens in pretraining (goal=4, hidden=0.5): the page's experiment, of 4 steps of history, has none",

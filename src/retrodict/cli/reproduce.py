@@ -101,7 +101,7 @@ class _Watch:
         self._bar.stop()
 
     def see(self, standing: Standing) -> None:
-        left = "" if standing.left is None else f"about {show.duration(standing.left)} to go"
+        left = f"about {show.duration(standing.left)} to go" if standing.left else ""
         self._bar.update(self._task, completed=standing.done, total=standing.total, left=left)
         count = f"{standing.done} of {standing.total} arms over seeds are done" + (f", {left}" if left else "")
         if standing.ended is None:
