@@ -59,6 +59,16 @@ def test_a_random_encoder_is_what_its_seed_drew():
     assert one.encode(rows).shape == (3, 1, 8)
 
 
+def test_a_calibrated_random_encoder_has_the_weights_it_drew_and_codes_of_unit_spread():
+    made, net = recordings(8), {"backbone": "conv", "channels": (4, 8), "strides": (2, 2), "width": 8, "device": "cpu"}
+    drawn, calibrated = (RandomEncoder(**net, calibrate=c).fit(made) for c in (False, True))
+    for one, other in zip(drawn.net_.parameters(), calibrated.net_.parameters(), strict=True):
+        assert torch.equal(one, other)
+    rows = made.windows(drawn.reads, made.steps).at(0)
+    assert drawn.encode(rows).std(0).mean() < 0.1
+    torch.testing.assert_close(calibrated.encode(rows).std((0, 1)), torch.ones(8), atol=0.05, rtol=0)
+
+
 def test_neighbours_do_what_was_done_nearby_and_choose_as_the_nearest():
     made = states()
     policy = NearestNeighbours(TrueState().fit(made), k=3, device="cpu").fit(made)

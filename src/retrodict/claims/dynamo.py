@@ -17,8 +17,8 @@ from retrodict.claims.baselines.byol import BYOL
 from retrodict.claims.baselines.cloned_encoder import ClonedEncoder
 from retrodict.claims.baselines.random_encoder import RandomEncoder
 from retrodict.claims.baselines.time_contrastive import TimeContrastive
-from retrodict.claims.experiment import Check, Experiment, Measured
-from retrodict.metrics import paired
+from retrodict.claims.experiment import Check, Experiment, Measured, Number, Table
+from retrodict.metrics import interval, paired
 from retrodict.metrics.neighbours import regress
 from retrodict.metrics.representation import health
 from retrodict.systems.policies.few_shot_cloning import FewShotCloning
@@ -34,7 +34,7 @@ from retrodict.worlds import record, rollout, success
 
 TASKS = ("door-open", "drawer-open", "push")
 WORLD: Mapping[str, Any] = {"repeat": 2}  # every second frame of the simulator's 80 a second
-TRUTH = ("privileged.hand", "privileged.gripper", "privileged.object")
+PROBED = ("hand", "gripper", "object")
 SHOTS = 10
 NEIGHBOURS = 16
 CHUNK = 4
@@ -54,24 +54,32 @@ class Size:
 
 FULL = Size()
 QUICK = Size(learn=12, judge=4, steps=120, head_steps=100, rollouts=2, decisions=40)
-QUICK_ARMS = (*(f"record {task}" for task in TASKS), "encode dynamo", "encode random", "play dynamo, door-open")
 
-#: Frames that a step looks at are as many for every arm: 64 windows of 5.
+#: Frames that a step looks at are as many for every arm: 64 windows of 5. Of rates 3e-4 and 1e-3, each objective has the one with
+#: the better neighbours on a seed that is not judged (the autoencoder was tried at 1e-3 alone).
 NET: Mapping[str, Any] = {"backbone": "conv", "channels": (16, 32, 64, 128), "strides": (2, 2, 2, 2), "width": 128}
 ENCODERS: Mapping[str, Callable[..., Any]] = {
-    "dynamo": partial(DynaMo, frames=5, latent_action=8, batch=64),
+    "dynamo": partial(DynaMo, frames=5, latent_action=8, batch=64, learning_rate=3e-4),
     "random": RandomEncoder,
-    "byol": partial(BYOL, batch=160, learning_rate=3e-4),
+    "random, calibrated": partial(RandomEncoder, calibrate=True),
+    "byol": partial(BYOL, batch=160, learning_rate=1e-3),
     "time-contrastive": partial(TimeContrastive, batch=160, learning_rate=3e-4),
-    "autoencoder": partial(Autoencoder, batch=320, learning_rate=3e-4),
+    "autoencoder": partial(Autoencoder, batch=320, learning_rate=1e-3),
     "2 numbers": partial(DynaMo, frames=5, latent_action=2, batch=64),
     "64 numbers": partial(DynaMo, frames=5, latent_action=64, batch=64),
     "collapse": partial(
         DynaMo, frames=5, latent_action=8, batch=64, stop_gradient=False, covariance=0.0, alarm=0.0, alarm_rank=0.0
     ),
 }
-PLAYED = ("dynamo", "random", "byol", "time-contrastive", "autoencoder")
 RIVALS = ("byol", "time-contrastive", "autoencoder")
+#: Drawn codes see more of where things are, calibrated ones give better neighbours: every line is held against the better one.
+UNTRAINED = ("random", "random, calibrated")
+PLAYED = ("dynamo", *UNTRAINED, *RIVALS)
+QUICK_ARMS = (
+    *(f"record {task}" for task in TASKS),
+    *(f"encode {name}" for name in ("dynamo", *UNTRAINED)),
+    "play dynamo, door-open",
+)
 
 
 class DynaMoClaim(Experiment):
@@ -98,15 +106,18 @@ class DynaMoClaim(Experiment):
     def checks(self, measured: Mapping[str, Mapping[int, Measured]], quick: bool) -> Sequence[Check]:
         found = []
         codes = {name: measured.get(f"encode {name}", {}) for name in ENCODERS}
-        seeds = sorted(set(codes["dynamo"]) & set(codes["random"]))
+        seeds = sorted(set.intersection(*(set(codes[name]) for name in ("dynamo", *UNTRAINED))))
         if seeds:
-            ours, drawn = ([codes[name][s]["object"] for s in seeds] for name in ("dynamo", "random"))
-            gain = paired(ours, drawn, "t")
-            ratios = [codes["dynamo"][s]["action error"] / codes["random"][s]["action error"] for s in seeds]
-            ratio, name = paired(ratios, np.zeros(len(seeds)), "t"), "k-NN action error, dynamo / random encoder"
+            ours = [codes["dynamo"][s]["object"] for s in seeds]
+            gain = paired(ours, [max(codes[name][s]["object"] for name in UNTRAINED) for s in seeds], "t")
+            drawn = [min(codes[name][s]["action error"] for name in UNTRAINED) for s in seeds]
+            ratios = [codes["dynamo"][s]["action error"] / error for s, error in zip(seeds, drawn, strict=True)]
+            ratio, name = paired(ratios, np.zeros(len(seeds)), "t"), "k-NN action error, dynamo / better random encoder"
             if quick:  # too short for the thresholds
                 return [Check.of(name, ratio, "< 1", ratio.value < 1)]
-            found.append(Check.of("R^2 of the object's place, dynamo - random encoder", gain, ">= 0.10", gain.value >= 0.10))
+            found.append(
+                Check.of("R^2 of the object's place, dynamo - better random encoder", gain, ">= 0.10", gain.value >= 0.10)
+            )
             found.append(Check.of(name, ratio, "<= 0.85", ratio.value <= 0.85))
         seeds = sorted(set.intersection(*(set(codes[name]) for name in ("dynamo", *RIVALS))))
         if seeds:
@@ -122,12 +133,12 @@ class DynaMoClaim(Experiment):
                 )
             )
         played = {name: _successes(measured, name) for name in PLAYED}
-        seeds = sorted(set(played["dynamo"]) & set(played["random"]))
+        seeds = sorted(set.intersection(*(set(played[name]) for name in ("dynamo", *UNTRAINED))))
         if seeds:
-            gains = np.array([played["dynamo"][s] - played["random"][s] for s in seeds])
+            gains = np.array([played["dynamo"][s] - max(played[name][s] for name in UNTRAINED) for s in seeds])
             won = int((gains >= 0.10 - 1e-9).sum())
-            asked = ">= 2 of 3 seeds with + 0.10"
-            found.append(Check("k-NN roll-out success, dynamo - random encoder: seeds with + 0.10", won, None, asked, won >= 2))
+            name = "k-NN roll-out success, dynamo - better random encoder: seeds with + 0.10"
+            found.append(Check(name, won, None, ">= 2 of 3 seeds with + 0.10", won >= 2))
         seeds = sorted(set(codes["dynamo"]) & set(codes["collapse"]))
         if seeds:
             ratios = [codes["collapse"][s]["std"] / codes["dynamo"][s]["std"] for s in seeds]
@@ -135,6 +146,28 @@ class DynaMoClaim(Experiment):
             name = "spread of codes within a task without stop-gradient and covariance term, as a share of the default's"
             found.append(Check.of(name, ratio, "< 0.10", ratio.value < 0.10))
         return found
+
+    def tables(self, measured: Mapping[str, Mapping[int, Measured]]) -> Sequence[Table]:
+        """What every encoder's codes tell of the truth, and how policies on them do; nothing but `checks` is judged."""
+        told = {}
+        for name in ENCODERS:
+            if runs := measured.get(f"encode {name}", {}).values():
+                told[name] = [_mean([run[what] for run in runs]) for what in (*PROBED, "action error")]
+        done = {}
+        for name, head in (*((name, head) for name in PLAYED for head in ("k-NN", "MLP")), ("end to end", "MLP")):
+            of_task = [[run[f"{head} success"] for run in measured.get(f"play {name}, {task}", {}).values()] for task in TASKS]
+            if all(of_task):
+                done[f"{name}, {head}"] = [_mean(found) for found in of_task]
+        columns = ("encoder", *(f"R^2 of the {name}" for name in PROBED), "k-NN action error")
+        tables = (
+            Table("What the codes of held-out episodes tell", columns, told),
+            Table(f"Success after {SHOTS} demonstrations", ("policy", *TASKS), done),
+        )
+        return [table for table in tables if table.rows]
+
+
+def _mean(values: Sequence[float]) -> Number:
+    return Number.of(interval(values))
 
 
 def _successes(measured: Mapping[str, Mapping[int, Measured]], name: str) -> dict[int, float]:
@@ -188,15 +221,16 @@ def judged(encoder: Any, parts: Mapping[str, tuple[Recordings, Recordings]], see
     found: dict[str, list[float]] = {}
     whole = []
     for learn, judge in parts.values():
-        seen = encoded(encoder, learn, (*TRUTH, ACTION))
-        held = encoded(encoder, judge, (*TRUTH, ACTION))
+        truths = [f"privileged.{name}" for name in PROBED]
+        seen = encoded(encoder, learn, (*truths, ACTION))
+        held = encoded(encoder, judge, (*truths, ACTION))
         split = Split(np.arange(len(seen)), len(seen) + np.arange(len(held)))
         codes = np.concatenate([seen.codes, held.codes])
-        for truth in TRUTH:
+        for name, truth in zip(PROBED, truths, strict=True):
             target = np.concatenate([seen.values[truth], held.values[truth]])
             if np.ptp(held.values[truth], 0).max() < 1e-6:
                 continue  # the gripper stays open where a door is opened
-            found.setdefault(truth.removeprefix("privileged."), []).append(probe(codes, target, split).value)
+            found.setdefault(name, []).append(probe(codes, target, split).value)
         few = encoded(encoder, demonstrations(learn, SHOTS, seed), (ACTION,))
         keys, query = torch.from_numpy(few.codes), torch.from_numpy(held.codes)
         said = regress(query, keys, torch.from_numpy(few.values[ACTION]), NEIGHBOURS, weights="exponential")
