@@ -1,37 +1,20 @@
-"""The frame of a claim run: arms over seeds, resumable one by one, judged by checks whose thresholds were set beforehand."""
+"""What the experiment of a claim is: arms that measure, and checks whose thresholds were set beforehand."""
 
 from __future__ import annotations
 
 import importlib
-import json
 import math
-import multiprocessing
-import os
-import platform
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from retrodict._version import __version__
 from retrodict.errors import DataError
-from retrodict.files import write_text
 from retrodict.metrics import Estimate
 
 #: What an arm measured for one seed: JSON.
 Measured = Mapping[str, Any]
-
-PACKAGES = (
-    *("torch", "numpy", "scipy", "numba", "scikit-learn", "gymnasium", "av"),
-    *("vizdoom", "minigrid", "mujoco", "dm-control", "metaworld", "dysts", "sktime"),
-)
-
-#: An arm of one seed.
-Cell = tuple[str, int]
 
 
 @dataclass(frozen=True)
@@ -90,26 +73,6 @@ class Table:
     rows: Mapping[str, Sequence[Number]]
 
 
-@dataclass(frozen=True)
-class Standing:
-    """Where a run of an experiment stands: told when it begins and whenever an arm of a seed has ended.
-
-    Attributes:
-        done, total: arms over seeds that have their numbers, and those that will have.
-        left: seconds that the others may take, as arms of that name took before, or arms at all; None before any has run.
-        ended: the arm and seed that ended just now, None at the beginning.
-        seconds: that it took.
-        checks: those that can be judged so far.
-    """
-
-    done: int
-    total: int
-    left: float | None
-    ended: Cell | None = None
-    seconds: float = 0.0
-    checks: Sequence[Check] = ()
-
-
 class Experiment(ABC):
     """One system's claim as an experiment.
 
@@ -145,7 +108,7 @@ class Experiment(ABC):
 def claims() -> tuple[str, ...]:
     """Slugs that have an experiment."""
     here = Path(__file__).parent
-    names = [path.stem for path in here.glob("[!_]*.py") if path.stem != "experiment"]  # `_name.py` is what several claims share
+    names = {path.stem for path in here.glob("[!_]*.py")} - {"experiment", "reproduction"}  # several claims share `_name.py`
     return tuple(sorted(name.replace("_", "-") for name in names))
 
 
@@ -156,179 +119,3 @@ def experiment(slug: str) -> Experiment:
     module = importlib.import_module(f"retrodict.claims.{slug.replace('-', '_')}")
     made: Experiment = module.EXPERIMENT
     return made
-
-
-def reproduce(
-    slug: str,
-    *,
-    seeds: Sequence[int] | None = None,
-    quick: bool = False,
-    arms: Sequence[str] | None = None,
-    jobs: int = 1,
-    work: Path = Path("runs/claims"),
-    results: Path = Path("results"),
-    report: Callable[[Standing], None] | None = None,
-) -> dict[str, Any]:
-    """Run the experiment of a system and write `results/<slug>.json`; arms already done are not run again.
-
-    Args:
-        slug: the system.
-        seeds: seeds to run; the experiment's own where not given.
-        quick: the small run for tests; its result is returned and never written to `results`.
-        arms: run only these arms and those they need (the rest is judged when it is there).
-        jobs: processes among which arms and seeds are shared out; with more than one, each computes in a single thread.
-        work: folder for what the arms write; a second run with the same folder resumes.
-        results: folder of the results files.
-        report: called when it begins and after every arm.
-
-    Returns the results entry. Raises DataError for an unknown slug or arm.
-    """
-    trial = experiment(slug)
-    seeds = tuple(trial.seeds[:1] if quick and seeds is None else seeds or trial.seeds)
-    todo = trial.arms(quick)
-    if unknown := set(arms or ()) - todo.keys():
-        raise DataError(f"{slug} has no arm {', '.join(sorted(unknown))}; its arms are {', '.join(todo)}.")
-    home = work / (f"{slug}-quick" if quick else slug)
-    measured: dict[str, dict[int, Measured]] = {}
-    cells = [(arm, seed) for seed in seeds for arm in todo]
-    for arm, seed in cells:
-        path = cell_path(home, arm, seed)
-        if path.exists():
-            measured.setdefault(arm, {})[seed] = json.loads(path.read_text())
-    wanted = todo if arms is None else with_needs(arms, trial.needs)
-    due = {(a, s): None for a, s in cells if s not in measured.get(a, {}) and a in wanted}
-    taken, total = {} if quick else _taken(results / f"{slug}.json"), sum(arm in wanted for arm, _ in cells)
-    tell = report or (lambda standing: None)
-    tell(Standing(total - len(due), total, _left(due, measured, taken, jobs)))
-    for arm, seed in _run(trial, tuple(due), home, quick, jobs):
-        del due[arm, seed]
-        numbers = json.loads(cell_path(home, arm, seed).read_text())
-        measured.setdefault(arm, {})[seed] = numbers
-        left = _left(due, measured, taken, jobs)
-        tell(Standing(total - len(due), total, left, (arm, seed), numbers["seconds"], trial.checks(measured, quick)))
-    measured = {arm: dict(sorted(measured[arm].items())) for arm in todo if arm in measured}
-    checks = trial.checks(measured, quick)
-    missing = [f"{arm} (seeds {list(seeds)})" for arm in todo if arm not in measured]
-    unasked = [] if quick else [seed for seed in trial.seeds if seed not in seeds]
-    partly = [f"{arm} (seeds {[s for s in seeds if s not in done]})" for arm, done in measured.items() if len(done) < len(seeds)]
-    entry = {
-        "slug": slug,
-        "claim": trial.claim,
-        "holds": bool(checks) and all(check.holds for check in checks) and not missing,
-        "checks": [asdict(check) for check in checks],
-        "tables": [asdict(table) for table in trial.tables(measured)],
-        "measured": measured,
-        "seeds": list(seeds),
-        "seconds": round(sum(numbers["seconds"] for arm in measured.values() for numbers in arm.values())),
-        "command": _command(trial, seeds, quick),
-        "versions": _versions(),
-        "machine": _machine(),
-        "left_out": [*trial.left_out, *([f"seeds {unasked} of this experiment"] if unasked else []), *missing, *partly],
-    }
-    if not quick:
-        write_text(results / f"{slug}.json", json.dumps(entry, indent=1) + "\n")
-    return entry
-
-
-def _taken(results: Path) -> dict[str, float]:
-    """Seconds that each arm took when the experiment was last reported."""
-    if not results.exists():
-        return {}
-    measured: Mapping[str, Mapping[str, Measured]] = json.loads(results.read_text())["measured"]
-    return {arm: _mean_seconds(cells.values()) for arm, cells in measured.items()}
-
-
-def _left(
-    due: Iterable[Cell], measured: Mapping[str, Mapping[int, Measured]], taken: Mapping[str, float], jobs: int
-) -> float | None:
-    """Seconds that arms may take: as the same ones took with other seeds, or when they were last reported, or as others took."""
-    known = {**taken, **{arm: _mean_seconds(cells.values()) for arm, cells in measured.items()}}
-    if not known:
-        return None
-    usual = sum(known.values()) / len(known)
-    return sum(known.get(arm, usual) for arm, _ in due) / max(jobs, 1)
-
-
-def _mean_seconds(cells: Iterable[Measured]) -> float:
-    seconds = [float(numbers["seconds"]) for numbers in cells]
-    return sum(seconds) / len(seconds)
-
-
-def _command(trial: Experiment, seeds: Sequence[int], quick: bool) -> str:
-    """What to type for the same numbers."""
-    others = [] if quick or seeds == tuple(trial.seeds) else ["--seeds", *map(str, seeds)]
-    return " ".join(["retrodict reproduce", trial.slug, *(["--quick"] if quick else []), *others])
-
-
-def with_needs(arms: Iterable[str], needs: Mapping[str, Sequence[str]]) -> set[str]:
-    """Arms, those they need, those that these need, and so on."""
-    found, waiting = set[str](), list(arms)
-    while waiting:
-        arm = waiting.pop()
-        if arm not in found:
-            found.add(arm)
-            waiting += needs.get(arm, ())
-    return found
-
-
-def cell_path(home: Path, arm: str, seed: int) -> Path:
-    """Where an arm of a seed writes its numbers; beside it lies what it leaves for others."""
-    return home / f"seed-{seed}" / f"{arm}.json"
-
-
-def run_cell(trial: Experiment, cell: Cell, home: Path, quick: bool) -> Cell:
-    """Run one arm of one seed and write its numbers."""
-    arm, seed = cell
-    path = cell_path(home, arm, seed)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    began = time.monotonic()
-    numbers = dict(trial.arms(quick)[arm](seed, path.parent, quick))
-    write_text(path, json.dumps({**numbers, "seconds": time.monotonic() - began}, indent=1))
-    return cell
-
-
-def _run(trial: Experiment, cells: Sequence[Cell], home: Path, quick: bool, jobs: int) -> Iterator[Cell]:
-    """Run cells, each after those it needs, and yield each when its numbers are on disk."""
-    if jobs <= 1:
-        for cell in cells:
-            yield run_cell(trial, cell, home, quick)
-        return
-    waiting, running = list(cells), dict[Future[Cell], Cell]()
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=_one_thread) as pool:
-        try:
-            while waiting or running:
-                unfinished = {*waiting, *running.values()}
-                for cell in waiting.copy():
-                    if not any((arm, cell[1]) in unfinished for arm in trial.needs.get(cell[0], ())):
-                        waiting.remove(cell)
-                        running[pool.submit(run_cell, trial, cell, home, quick)] = cell
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    del running[future]
-                    yield future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _one_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)
-
-
-def _machine() -> str:
-    import torch
-
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU only"
-    return f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}, {device}"
-
-
-def _versions() -> dict[str, str]:
-    found = {"retrodict": __version__, "python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
