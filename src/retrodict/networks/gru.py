@@ -1,7 +1,8 @@
 """Gated recurrent units, several side by side: both directions of one layer, or networks that share nothing but their shape.
 
-Small GRUs on short windows spend their time on the bookkeeping of autograd, not on arithmetic: here the recurrence is a function
-with its backward written out, so that a step costs a handful of batched operations.
+Small GRUs on short windows spend their time on bookkeeping, not on arithmetic. On a CPU, in single precision, loops compiled by
+numba run forward and, with gradients derived by hand, backward (`gru_kernels`); elsewhere, and as the reference that tests hold
+them against, the same recursion is written step by step in torch.
 """
 
 from __future__ import annotations
@@ -14,51 +15,58 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 
-class Recurrence(torch.autograd.Function):
-    """States of GRUs from the inputs of their gates, from a state of zeros; not twice differentiable."""
+def recurrence(gates: Tensor, around: Tensor, bias: Tensor) -> Tensor:
+    """States (T, M, H, B) of M GRUs that start from zeros.
+
+    Args:
+        gates: (M, 3 H, T, B), what the inputs give to reset, update and new, in this order.
+        around, bias: recurrent weights (M, 3 H, H) and bias (M, 3 H, 1).
+    """
+    if gates.device.type == "cpu" and gates.dtype == torch.float32:
+        states: Tensor = _Compiled.apply(gates, around, bias)  # type: ignore[no-untyped-call]
+        return states
+    return recurrence_in_torch(gates, around, bias)
+
+
+def recurrence_in_torch(gates: Tensor, around: Tensor, bias: Tensor) -> Tensor:
+    """See `recurrence`."""
+    hidden = around.shape[2]
+    state, states = gates.new_zeros(len(gates), hidden, gates.shape[3]), []
+    for given in gates.unbind(2):
+        recurrent = torch.baddbmm(bias, around, state)
+        reset, update = torch.sigmoid(given[:, : 2 * hidden] + recurrent[:, : 2 * hidden]).chunk(2, 1)
+        new = torch.tanh(torch.addcmul(given[:, 2 * hidden :], reset, recurrent[:, 2 * hidden :]))
+        state = torch.lerp(new, state, update)
+        states.append(state)
+    return torch.stack(states)
+
+
+class _Compiled(torch.autograd.Function):
+    """`recurrence` on a CPU; not twice differentiable."""
 
     @staticmethod
     def forward(ctx: Any, gates: Tensor, around: Tensor, bias: Tensor) -> Tensor:
-        """From gates (T, M, B, 3 H), recurrent weights (M, H, 3 H) and bias (M, 1, 3 H) to states (T, M, B, H)."""
-        steps, members, size, _ = gates.shape
-        hidden = around.shape[1]
-        states = gates.new_zeros(steps + 1, members, size, hidden)
-        open_, new, inner = (
-            gates.new_empty(steps, members, size, 2 * hidden),
-            torch.empty_like(states[1:]),
-            torch.empty_like(states[1:]),
-        )
-        for t in range(steps):
-            recurrent = torch.baddbmm(bias, states[t], around)
-            torch.sigmoid(gates[t, ..., : 2 * hidden] + recurrent[..., : 2 * hidden], out=open_[t])
-            inner[t] = recurrent[..., 2 * hidden :]
-            torch.tanh(torch.addcmul(gates[t, ..., 2 * hidden :], open_[t, ..., :hidden], inner[t]), out=new[t])
-            torch.lerp(new[t], states[t], open_[t, ..., hidden:], out=states[t + 1])
-        ctx.save_for_backward(states, open_, new, inner, around)
+        from retrodict.networks import gru_kernels
+
+        members, _, steps, size = gates.shape
+        hidden = around.shape[2]
+        states, kept = gates.new_zeros(steps + 1, members, hidden, size), gates.new_empty(steps, members, 4 * hidden, size)
+        gru_kernels.recurrence(*(x.contiguous().numpy() for x in (gates, around, bias, states, kept)))
+        ctx.save_for_backward(around, states, kept)
         return states[1:]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
-        states, open_, new, inner, around = ctx.saved_tensors
-        hidden = around.shape[1]
-        reset, update = open_[..., :hidden], open_[..., hidden:]
-        to_new = (1 - update) * (1 - new**2)
-        to_reset = inner * reset * (1 - reset)
-        to_update = (states[:-1] - new) * update * (1 - update)
-        recurrent = torch.empty_like(torch.cat([open_, new], -1))  # gradient of what the state gave to the gates
-        given = torch.empty_like(new)
-        back, carried = around.mT, torch.zeros_like(new[0])
-        for t in range(len(new) - 1, -1, -1):
-            at = gradient[t] + carried
-            torch.mul(at, to_new[t], out=given[t])
-            torch.mul(given[t], to_reset[t], out=recurrent[t, ..., :hidden])
-            torch.mul(at, to_update[t], out=recurrent[t, ..., hidden : 2 * hidden])
-            torch.mul(given[t], reset[t], out=recurrent[t, ..., 2 * hidden :])
-            carried = torch.baddbmm(at * update[t], recurrent[t], back)
-        before = states[:-1].movedim(0, 1).flatten(1, 2)
-        flat = recurrent.movedim(0, 1).flatten(1, 2)
-        return torch.cat([recurrent[..., : 2 * hidden], given], -1), before.mT @ flat, flat.sum(1, keepdim=True)
+        from retrodict.networks import gru_kernels
+
+        around, states, kept = ctx.saved_tensors
+        steps, members, hidden, size = gradient.shape
+        by_gates = gradient.new_empty(members, 3 * hidden, steps, size)
+        by_around, by_bias = torch.zeros(around.shape), gradient.new_zeros(members, 3 * hidden)
+        arrays = (gradient, around.mT, states, kept, by_gates, by_around, by_bias)
+        gru_kernels.recurrence_backward(*(x.contiguous().numpy() for x in arrays))
+        return by_gates, by_around, by_bias[..., None]
 
 
 class ParallelGRU(nn.Module):
@@ -73,18 +81,18 @@ class ParallelGRU(nn.Module):
         super().__init__()
         reach = 1 / math.sqrt(hidden)
 
-        def drawn(*shape: int) -> nn.Parameter:
-            return nn.Parameter(torch.empty(members, *shape).uniform_(-reach, reach))
+        def drawn(width: int) -> nn.Parameter:
+            return nn.Parameter(torch.empty(members, 3 * hidden, width).uniform_(-reach, reach))
 
-        self.inwards, self.inwards_bias = drawn(inputs, 3 * hidden), drawn(1, 3 * hidden)
-        self.around, self.around_bias = drawn(hidden, 3 * hidden), drawn(1, 3 * hidden)
+        self.inwards, self.inwards_bias = drawn(inputs), drawn(1)
+        self.around, self.around_bias = drawn(hidden), drawn(1)
 
     def forward(self, x: Tensor) -> Tensor:
         """(M, B, T, inputs) to states (M, B, T, hidden)."""
-        members, size, steps, _ = x.shape
-        gates = torch.baddbmm(self.inwards_bias, x.flatten(1, 2), self.inwards).reshape(members, size, steps, -1)
-        states: Tensor = Recurrence.apply(gates.permute(2, 0, 1, 3).contiguous(), self.around, self.around_bias)  # type: ignore[no-untyped-call]
-        return states.permute(1, 2, 0, 3)
+        members, size, steps, inputs = x.shape
+        columns = x.permute(0, 3, 2, 1).reshape(members, inputs, steps * size)
+        gates = torch.baddbmm(self.inwards_bias, self.inwards, columns).view(members, -1, steps, size)
+        return recurrence(gates, self.around, self.around_bias).permute(1, 3, 0, 2)
 
 
 class BidirectionalGRU(nn.Module):

@@ -226,10 +226,10 @@ class KoopmanVAE(GradientSystem, Generator, Encoder, Law):
         batch = self._windows(recordings).at(0)
         x, seen = self._scaled(self.net_, {k: v.to(self.torch_device) for k, v in batch.items() if isinstance(v, Tensor)})
         made = self.net_.decoder(self.net_.posterior(x, seen)[0])
-        left = ((made - x)[seen] ** 2).mean() / x[seen].var(0).mean().clamp_min(1e-12)
-        if left > 0.9:
+        made_of_it = 1 - float(((made - x)[seen] ** 2).mean() / x[seen].var(0).mean().clamp_min(1e-12))
+        if made_of_it < 0.1:
             warnings.warn(
-                f"koopman-vae: the decoder ignores the latent ({1 - float(left):.0%} of the variance is reconstructed): the "
+                f"koopman-vae: the decoder ignores the latent ({max(made_of_it, 0):.0%} of the variance is reconstructed): the "
                 f"divergence has collapsed the posterior on the prior, or training was short; lower w_kl (now {self.w_kl:g}).",
                 stacklevel=3,
             )

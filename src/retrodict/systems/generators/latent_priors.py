@@ -43,8 +43,8 @@ class GRUPrior(Prior):
 
     def paths(self, n: int, steps: int) -> tuple[Tensor, Tensor, Tensor]:
         gru = self.gru
-        weights = gru.inwards[0].T, gru.around[0].T, gru.inwards_bias[0, 0], gru.around_bias[0, 0]
-        z, h = gru.inwards.new_zeros(n, gru.inwards.shape[1]), gru.around.new_zeros(n, gru.around.shape[1])
+        weights = gru.inwards[0], gru.around[0], gru.inwards_bias[0, :, 0], gru.around_bias[0, :, 0]
+        z, h = gru.inwards.new_zeros(n, gru.inwards.shape[2]), gru.around.new_zeros(n, gru.around.shape[2])
         noise = torch.randn(steps, *z.shape, device=z.device)
         both = torch.cat([self.mean.weight, self.logvar.weight]).T
         offset = torch.cat([self.mean.bias, self.logvar.bias])
