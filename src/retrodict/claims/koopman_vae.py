@@ -94,7 +94,7 @@ class KoopmanVAEClaim(Experiment):
     left_out = (
         "Stocks and Energy: the data are not at hand; MuJoCo stands for real series and is reported without a threshold",
         "TimeGAN, GT-GAN, TimeVAE and others of the paper's table: RCGAN and an independent-prior VAE are held against it",
-        "three layers and 600 epochs: one layer and 6000 steps",
+        "three layers and 600 epochs of 64 windows: one layer and 10,000 steps of 256 (4000 with gaps)",
     )
 
     def arms(self, quick: bool) -> Mapping[str, Callable[[int, Path, bool], Measured]]:
@@ -103,7 +103,7 @@ class KoopmanVAEClaim(Experiment):
             made[name] = _arm(sines, settings)
         for missing in (0.3, 0.5, 0.7):
             for data in (sines, pendulums):
-                made[f"{data.__name__} {missing:.0%} missing"] = _arm(data, {**KOVAE, "irregular": True}, missing)
+                made[f"{data.__name__} {missing:.0%} missing"] = _arm(data, GAPS, missing)
         for data in (sines, pendulums):
             made[f"rcgan, {data.__name__} 50% missing"] = _arm(data, GAN, 0.5)
         made["pendulums"] = _arm(pendulums, KOVAE)
@@ -239,7 +239,7 @@ def _swinging(modes: int) -> Callable[[int, Path, bool], Measured]:
 
     def run(seed: int, folder: Path, quick: bool) -> Measured:
         windows = pendulums(WINDOWS, seed)
-        model = KoopmanVAE(**{**LINEAR, **SWINGING}, unit_modes=modes, seed=seed, device="cpu").fit(recorded(windows), run=QUIET)
+        model = KoopmanVAE(**SWINGING, unit_modes=modes, seed=seed, device="cpu").fit(recorded(windows), run=QUIET)
         torch.manual_seed(seed)
         with torch.no_grad():
             first = model.net_.prior.paths(500, 1)[0][:, 0]
@@ -258,12 +258,13 @@ def _swinging(modes: int) -> Callable[[int, Path, bool], Measured]:
     return run
 
 
-# Chosen on windows of other seeds. Whether a penalty is felt is asked of the paper's objective, as the page does.
-KOVAE: dict[str, Any] = {"steps": 6000, "w_kl": 0.002}
+# Chosen on windows of another seed. Whether a penalty is felt is asked of the paper's objective and weights, as the page does.
+KOVAE: dict[str, Any] = {"steps": 10_000, "batch": 256, "w_kl": 3e-5, "learning_rate": 1e-2, "clip": 1.0}
+GAPS: dict[str, Any] = {**KOVAE, "steps": 4000, "irregular": True}
+LINEAR: dict[str, Any] = {**KOVAE, "steps": 8000, "batch": 64, "w_kl": 1e-4, "prior": "linear"}
+SWINGING: dict[str, Any] = {"steps": 6000, "w_kl": 0.002, "learning_rate": 4e-3, "prior": "linear", "w_eig": 100.0}
 PAPER: dict[str, Any] = {"steps": 6000, "objective": "paper"}
-LINEAR: dict[str, Any] = {**KOVAE, "prior": "linear", "learning_rate": 4e-3}
-SWINGING: dict[str, Any] = {"w_eig": 100.0}
-GAN: dict[str, Any] = {"gan": True, "steps": 6000}
+GAN: dict[str, Any] = {"gan": True, "steps": 10_000, "batch": 256}
 MODELS: dict[str, dict[str, Any]] = {
     "kovae": KOVAE,
     "linear prior": LINEAR,
