@@ -13,7 +13,8 @@ from scipy.special import ellipk
 from torch import Tensor
 
 from retrodict.claims.baselines.rcgan import RCGAN
-from retrodict.claims.experiment import Check, Experiment, Measured
+from retrodict.claims.experiment import Check, Experiment, Measured, Number, Table
+from retrodict.metrics import interval
 from retrodict.systems.generators.koopman_vae import KoopmanVAE
 from retrodict.systems.generators.series_scores import discriminative_score, predictive_score
 from retrodict.training.run import Run
@@ -178,6 +179,24 @@ class KoopmanVAEClaim(Experiment):
         if near:
             check("sines: nearest neighbour, fake over real to training", min(near), ">= 0.5", min(near) >= 0.5)
         return made
+
+    def tables(self, measured: Mapping[str, Mapping[int, Measured]]) -> Sequence[Table]:
+        """What judges say of every arm, and how linear the priors are, asked for or not."""
+        shown = {arm: [dict(run) for run in runs.values()] for arm, runs in measured.items() if arm != "bounds"}
+        for name in ("real", "copy", "noise"):
+            if bounds := [run[name] for run in measured.get("bounds", {}).values()]:
+                shown[f"bound: {name}"] = bounds
+
+        def table(title: str, columns: Sequence[str]) -> Table:
+            full = {arm: runs for arm, runs in shown.items() if all(column in run for run in runs for column in columns)}
+            rows = {arm: [Number.of(interval([run[c] for run in runs])) for c in columns] for arm, runs in full.items()}
+            return Table(title, ("arm", *columns), rows)
+
+        judged = table(
+            "What judges say of the windows (0 is best, 0.5 worst; predictive: an error)", ("discriminative", SIDE, "predictive")
+        )
+        linear = table("Share of the variance of a prior's steps that one linear law explains", ("linearity",))
+        return [found for found in (judged, linear) if found.rows]
 
 
 def _arm(
