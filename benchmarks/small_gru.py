@@ -1,0 +1,117 @@
+"""How fast small GRUs are trained on short windows: the compiled loops of `networks.gru` beside torch's own.
+
+    python benchmarks/small_gru.py            # writes results/benchmarks/small_gru.json; a minute, on a quiet machine
+
+Two cases of the Koopman VAE: one layer of 20 units in both directions on 256 windows of 24 steps (a posterior, or a decoder), and
+five judges of 2 units, each with its own 128 windows. Forward and gradients, single precision, in one process on one core, in CPU
+time; each has its turn in every round, and medians are compared. States and gradients are made sure to agree first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import torch
+from torch import Tensor, nn
+
+from retrodict.files import write_text
+from retrodict.networks.gru import BidirectionalGRU, ParallelGRU
+
+RESULT = Path(__file__).parents[1] / "results" / "benchmarks" / "small_gru.json"
+STEPS = 24
+
+Gradients = Callable[[], tuple[Tensor, ...]]
+"""States, and the gradient of the input."""
+
+
+def both_directions() -> dict[str, Gradients]:
+    theirs, ours = nn.GRU(16, 20, batch_first=True, bidirectional=True), BidirectionalGRU(16, 20, 1)
+    for member, suffix in enumerate(("", "_reverse")):
+        copied(theirs, ours.layers[0], member, suffix)
+    x = torch.randn(256, STEPS, 16, requires_grad=True)
+    return {"ours": gradients(ours, x), "torch": gradients(lambda x: theirs(x)[0], x, theirs)}
+
+
+def judges(count: int = 5) -> dict[str, Gradients]:
+    ours, theirs = ParallelGRU(count, 5, 2), nn.ModuleList(nn.GRU(5, 2, batch_first=True) for _ in range(count))
+    for member, one in enumerate(theirs):
+        copied(one, ours, member)
+    x = torch.randn(count, 128, STEPS, 5, requires_grad=True)
+    in_turn = gradients(lambda x: torch.stack([one(rows)[0] for one, rows in zip(theirs, x, strict=True)]), x, theirs)
+    return {"ours": gradients(ours, x), "torch, one after the other": in_turn}
+
+
+def copied(theirs: nn.Module, ours: nn.Module, member: int, suffix: str = "") -> None:
+    """Torch's weights into one member of ours."""
+    with torch.no_grad():
+        for mine, name in (("inwards", "ih"), ("around", "hh")):
+            getattr(ours, mine)[member] = getattr(theirs, f"weight_{name}_l0{suffix}")
+            getattr(ours, f"{mine}_bias")[member, :, 0] = getattr(theirs, f"bias_{name}_l0{suffix}")
+
+
+def gradients(run: Callable[[Tensor], Tensor], x: Tensor, net: nn.Module | None = None) -> Gradients:
+    owner = run if net is None else net
+    assert isinstance(owner, nn.Module)
+    weights = tuple(owner.parameters())
+
+    def work() -> tuple[Tensor, ...]:
+        states = run(x)
+        return states.detach(), torch.autograd.grad(states.square().sum(), (x, *weights))[0]
+
+    return work
+
+
+def measured(ways: dict[str, Gradients], rounds: int) -> dict[str, float]:
+    """Median CPU milliseconds of each."""
+    first, *others = (way() for way in ways.values())  # compiles, and is compared
+    for other in others:
+        for one, two in zip(first, other, strict=True):
+            torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-4)
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            began = time.process_time()
+            way()
+            taken[name].append(time.process_time() - began)
+    return {name: round(1e3 * median(seconds), 3) for name, seconds in taken.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=300, help="turns that each has")
+    parser.add_argument("--out", type=Path, default=RESULT, help="where to write the result")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    load = os.getloadavg()[0]
+    cases = {"both directions": both_directions(), "five judges": judges()}
+    found = {name: measured(ways, options.rounds) for name, ways in cases.items()}
+    ratios = {case: next(ms for name, ms in row.items() if name != "ours") / row["ours"] for case, row in found.items()}
+    for case, row in found.items():
+        print(case, row, f"{ratios[case]:.2f} times as fast")
+    report = {
+        "name": "small_gru",
+        "work": "states and gradients of small GRUs on windows of 24 steps, CPU milliseconds; ratio: the smaller of both",
+        "ours": found["both directions"]["ours"],
+        "peers": {"torch": found["both directions"]["torch"]},
+        "ratio": round(min(ratios.values()), 2),
+        "ratios": {case: round(value, 2) for case, value in ratios.items()},
+        "goal": "not slower than torch's own",
+        "holds": min(ratios.values()) >= 1,
+        "measured": found,
+        "command": "python benchmarks/small_gru.py",
+        "machine": f"{os.cpu_count()} cores (one used), {platform.machine()}, CPU only, load {load:.1f} when it began",
+        "versions": {"torch": torch.__version__},
+    }
+    write_text(options.out, json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
