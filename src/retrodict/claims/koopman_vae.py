@@ -100,18 +100,16 @@ class KoopmanVAEClaim(Experiment):
 
     def arms(self, quick: bool) -> Mapping[str, Callable[[int, Path, bool], Measured]]:
         made: dict[str, Callable[[int, Path, bool], Measured]] = {"bounds": self.bounds}
-        for name, settings in MODELS.items():
-            made[name] = _arm(sines, settings)
-        for missing in (0.3, 0.5, 0.7):
-            for data in (sines, pendulums):
-                made[f"{data.__name__} {missing:.0%} missing"] = _arm(data, GAPS, missing)
-        for data in (sines, pendulums):
-            made[f"rcgan, {data.__name__} 50% missing"] = _arm(data, GAN, 0.5)
+        made |= {name: _arm(sines, settings) for name, settings in MODELS.items()}
         made["pendulums"] = _arm(pendulums, KOVAE)
-        for modes in (0, 2):
-            made["constrained" if modes else "unconstrained"] = _swinging(modes)
-        for name, settings in (("mujoco", KOVAE), ("rcgan, mujoco", GAN)):
-            made[name] = _arm(cheetah, settings)
+        made |= {"constrained": _swinging(2), "unconstrained": _swinging(0)}
+        for data in (sines, pendulums):
+            made |= {f"{data.__name__} {missing:.0%} missing": _arm(data, GAPS, missing) for missing in (0.5, 0.7)}
+            made[f"rcgan, {data.__name__} 50% missing"] = _arm(data, GAN, 0.5)
+        # from here on what is shown and not judged
+        made |= {name: _arm(sines, settings) for name, settings in SHOWN.items()}
+        made |= {f"{data.__name__} 30% missing": _arm(data, GAPS, 0.3) for data in (sines, pendulums)}
+        made |= {"mujoco": _arm(cheetah, KOVAE), "rcgan, mujoco": _arm(cheetah, GAN)}
         if quick:
             return {
                 name: made[name] for name in ("kovae", "independent prior", "rcgan", "linear prior", "no penalty", "normalised")
@@ -289,9 +287,11 @@ MODELS: dict[str, dict[str, Any]] = {
     "linear prior": LINEAR,
     "independent prior": {**KOVAE, "prior": "independent"},
     "rcgan": GAN,
-    "paper's objective": PAPER,
     "no penalty": {**PAPER, "w_pred": 0.0},
     "normalised": {**PAPER, "penalty": "normalised", "w_pred": 5.0},
+}
+SHOWN: dict[str, dict[str, Any]] = {
+    "paper's objective": PAPER,
     "pointwise decoder": {**KOVAE, "decoder": "pointwise"},
     "pointwise decoder, linear prior": {**LINEAR, "decoder": "pointwise"},
 }
