@@ -152,22 +152,19 @@ class DynaMoClaim(Experiment):
         told = {}
         for name in ENCODERS:
             if runs := measured.get(f"encode {name}", {}).values():
-                told[name] = [_mean([run[what] for run in runs]) for what in (*PROBED, "action error")]
+                told[name] = [Number.of(interval([run[what] for run in runs])) for what in (*PROBED, "action error")]
         done = {}
         for name, head in (*((name, head) for name in PLAYED for head in ("k-NN", "MLP")), ("end to end", "MLP")):
-            of_task = [[run[f"{head} success"] for run in measured.get(f"play {name}, {task}", {}).values()] for task in TASKS]
+            played = [measured.get(f"play {name}, {task}", {}).values() for task in TASKS]
+            of_task = [[outcome for run in runs for outcome in run[f"{head} outcomes"]] for runs in played]
             if all(of_task):
-                done[f"{name}, {head}"] = [_mean(found) for found in of_task]
+                done[f"{name}, {head}"] = [Number.of(interval(outcomes, "wilson")) for outcomes in of_task]
         columns = ("encoder", *(f"R^2 of the {name}" for name in PROBED), "k-NN action error")
         tables = (
             Table("What the codes of held-out episodes tell", columns, told),
-            Table(f"Success after {SHOTS} demonstrations", ("policy", *TASKS), done),
+            Table(f"Success after {SHOTS} demonstrations, with intervals over all roll-outs", ("policy", *TASKS), done),
         )
         return [table for table in tables if table.rows]
-
-
-def _mean(values: Sequence[float]) -> Number:
-    return Number.of(interval(values))
 
 
 def _successes(measured: Mapping[str, Mapping[int, Measured]], name: str) -> dict[int, float]:
