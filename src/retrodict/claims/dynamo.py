@@ -53,7 +53,7 @@ class Size:
 
 
 FULL = Size()
-QUICK = Size(learn=12, judge=4, steps=120, head_steps=100, rollouts=2, decisions=40)
+QUICK = Size(learn=12, judge=4, steps=240, head_steps=100, rollouts=2, decisions=40)
 
 #: Frames that a step looks at are as many for every arm: 64 windows of 5. Of rates 3e-4 and 1e-3, each objective has the one with
 #: the better neighbours on a seed that is not judged (the autoencoder was tried at 1e-3 alone).
