@@ -4,7 +4,7 @@
 
 Two cases of the Koopman VAE: one layer of 20 units in both directions on 256 windows of 24 steps (a posterior, or a decoder), and
 five judges of 2 units, each with its own 128 windows. Forward and gradients, single precision, in one process on one core, in CPU
-time; each has its turn in every round, and medians are compared. States and gradients are made sure to agree first.
+time; each has its turn in every round, and medians are compared. States and gradients of inputs are made sure to agree first.
 """
 
 from __future__ import annotations
