@@ -109,6 +109,31 @@ def test_a_run_of_other_seeds_says_so(counting, folders):
     assert entry["left_out"] == ["seeds [0] of this experiment"]
 
 
+def test_seeds_are_added_to_what_was_reported_on_another_machine(monkeypatch, counting, folders):
+    monkeypatch.setattr(counting, "needs", {"second": ("first",)}, raising=False)
+    reproduce("counting", seeds=[1], arms=["first"], **folders)
+    there = folders | {"work": folders["work"] / "there"}
+    assert reproduce("counting", seeds=[0], extend=True, **there)["measured"] == reported(folders)
+    assert [set(runs) for runs in reported(folders).values()] == [{0, 1}, {0}]
+    counting.calls.clear()
+    entry = reproduce("counting", extend=True, **there)
+    assert counting.calls == [("first", 1), ("second", 1)]  # the first again, whose file the second reads
+    assert entry["seeds"] == [0, 1]
+    assert entry["holds"]
+    assert not entry["left_out"]
+    counting.calls.clear()
+    nowhere = folders | {"work": folders["work"] / "nowhere"}
+    assert reproduce("counting", extend=True, **nowhere)["measured"] == entry["measured"]
+    assert not counting.calls
+    reproduce("counting", seeds=[0], **nowhere)  # what was reported counts only where it is asked to
+    assert counting.calls == [("first", 0), ("second", 0)]
+
+
+def reported(folders):
+    found = json.loads((folders["results"] / "counting.json").read_text())["measured"]
+    return {arm: {int(seed): numbers for seed, numbers in runs.items()} for arm, runs in found.items()}
+
+
 def test_quick_is_never_reported(counting, folders):
     entry = reproduce("counting", quick=True, **folders)
     assert entry["seeds"] == [0]

@@ -54,6 +54,7 @@ def reproduce(
     seeds: Sequence[int] | None = None,
     quick: bool = False,
     arms: Sequence[str] | None = None,
+    extend: bool = False,
     jobs: int = 1,
     work: Path = Path("runs/claims"),
     results: Path = Path("results"),
@@ -66,6 +67,7 @@ def reproduce(
         seeds: seeds to run; the experiment's own where not given.
         quick: the small run for tests; its result is returned and never written to `results`.
         arms: run only these arms and those they need (the rest is judged when it is there).
+        extend: keep the arms and seeds that the results file reports, wherever they were run, and run what is missing.
         jobs: processes among which arms and seeds are shared out; with more than one, each computes in a single thread.
         work: folder for what the arms write; a second run with the same folder resumes.
         results: folder of the results files.
@@ -79,15 +81,20 @@ def reproduce(
     if unknown := set(arms or ()) - todo.keys():
         raise DataError(f"{slug} has no arm {', '.join(sorted(unknown))}; its arms are {', '.join(todo)}.")
     home = work / (f"{slug}-quick" if quick else slug)
-    measured: dict[str, dict[int, Measured]] = {}
+    reported = {} if quick else _reported(results / f"{slug}.json")
+    measured = {arm: dict(reported[arm]) for arm in todo if arm in reported} if extend else {}
     cells = [(arm, seed) for seed in seeds for arm in todo]
-    for arm, seed in cells:
-        path = cell_path(home, arm, seed)
-        if path.exists():
-            measured.setdefault(arm, {})[seed] = json.loads(path.read_text())
+    seeds = tuple(sorted({*seeds, *(seed for numbers in measured.values() for seed in numbers)}))
+    here = {cell for cell in cells if cell_path(home, *cell).exists()}
+    for arm, seed in here:
+        measured.setdefault(arm, {})[seed] = json.loads(cell_path(home, arm, seed).read_text())
     wanted = todo if arms is None else with_needs(arms, trial.needs)
-    due = {(a, s): None for a, s in cells if s not in measured.get(a, {}) and a in wanted}
-    taken, total = {} if quick else _taken(results / f"{slug}.json"), sum(arm in wanted for arm, _ in cells)
+    lacking = {(arm, seed) for arm, seed in cells if arm in wanted and seed not in measured.get(arm, {})}
+    # An arm that was measured elsewhere has left its files there: it runs again where another one reads them.
+    read = {(need, seed) for arm, seed in lacking for need in with_needs([arm], trial.needs)}
+    due = {cell: None for cell in cells if cell in lacking or (cell in read and cell not in here)}
+    taken = {arm: _mean_seconds(numbers.values()) for arm, numbers in reported.items()}
+    total = sum(arm in wanted for arm, _ in cells)
     tell = report or (lambda standing: None)
     tell(Standing(total - len(due), total, _left(due, measured, taken, jobs)))
     for arm, seed in _run(trial, tuple(due), home, quick, jobs):
@@ -120,12 +127,12 @@ def reproduce(
     return entry
 
 
-def _taken(results: Path) -> dict[str, float]:
-    """Seconds that each arm took when the experiment was last reported."""
+def _reported(results: Path) -> dict[str, dict[int, Measured]]:
+    """What each arm measured with each seed when the experiment was last reported."""
     if not results.exists():
         return {}
     measured: Mapping[str, Mapping[str, Measured]] = json.loads(results.read_text())["measured"]
-    return {arm: _mean_seconds(cells.values()) for arm, cells in measured.items()}
+    return {arm: {int(seed): numbers for seed, numbers in cells.items()} for arm, cells in measured.items()}
 
 
 def _left(

