@@ -46,6 +46,15 @@ class CubicPath:
         s, at = self._piece(t)
         return self._slope(at) + s * (self._bend(at) + s * self._twist(at) / 2)
 
+    def slopes(self, shares: Tensor) -> Tensor:
+        """Derivatives (B, T - 1, S, C) per unit of time where these shares (S,) of every gap, from 0 to 1, have gone by."""
+        bends, gaps = self.curvatures, self.gaps[:, None]
+        first = self.rises - gaps * (2 * bends[..., :-1, :] + bends[..., 1:, :]) / 6
+        s, before = shares[:, None] * gaps[..., None], bends[..., :-1, None, :]
+        twist = (bends[..., 1:, None, :] - before) / gaps[..., None]
+        found: Tensor = first[..., None, :] + s * (before + s * twist / 2)
+        return found
+
     def _bend(self, at: int) -> Tensor:
         found: Tensor = self.curvatures[..., at, :]
         return found

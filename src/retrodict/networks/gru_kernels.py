@@ -12,34 +12,9 @@ from typing import Any
 import numba
 import numpy as np
 
+from retrodict.networks.compiled import ONE, f32, sigmoid, tanh
+
 Array = Any  # numba knows them by their types; annotations are for readers
-
-# Loops become vectors where divisions do not stop to ask about zero (`error_model`), and run faster with additions fused into
-# multiplications (`contract`).
-
-f32 = np.float32
-ONE, TWO = f32(1), f32(2)
-
-
-@numba.njit(inline="always", error_model="numpy", fastmath={"contract"})
-def _exp(x: Any) -> Any:
-    """e^x to a unit in the last place or two: a power of two, and a polynomial over half an octave to either side.
-
-    Written out because the compiler makes vectors of it, and not of calls of the mathematical library. (Coefficients: Moshier,
-    Cephes, expf.)
-    """
-    x = f32(-87) if x < f32(-87) else x  # written so that what is not a number stays none
-    x = f32(87) if x > f32(87) else x
-    octave = np.floor(x * f32(1.44269504) + f32(0.5))
-    r = x - octave * f32(0.693359375) + octave * f32(2.12194440e-4)  # ln 2 in two parts, the first one exact
-    p = f32(1.9875691500e-4)
-    p = p * r + f32(1.3981999507e-3)
-    p = p * r + f32(8.3334519073e-3)
-    p = p * r + f32(4.1665795894e-2)
-    p = p * r + f32(1.6666665459e-1)
-    p = p * r + f32(5.0000001201e-1)
-    p = p * r * r + r + ONE
-    return p * np.int32((np.int32(octave) + np.int32(127)) << np.int32(23)).view(f32)
 
 
 @numba.njit(cache=True, error_model="numpy", fastmath={"contract"})
@@ -62,10 +37,10 @@ def recurrence(gates: Array, around: Array, bias: Array, states: Array, kept: Ar
                 k_reset, k_update, k_new, k_inner = k[j], k[i], k[n], k[3 * hidden + j]
                 h, z = before[j], after[j]
                 for b in range(size):
-                    reset = ONE / (ONE + _exp(-(g_reset[b] + r_reset[b] + b_reset)))
-                    update = ONE / (ONE + _exp(-(g_update[b] + r_update[b] + b_update)))
+                    reset = sigmoid(g_reset[b] + r_reset[b] + b_reset)
+                    update = sigmoid(g_update[b] + r_update[b] + b_update)
                     inner = r_new[b] + b_new
-                    new = ONE - TWO / (_exp(TWO * (g_new[b] + reset * inner)) + ONE)
+                    new = tanh(g_new[b] + reset * inner)
                     k_reset[b], k_update[b], k_new[b], k_inner[b] = reset, update, new, inner
                     z[b] = new + update * (h[b] - new)
 

@@ -7,10 +7,9 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from retrodict.dynamics.ode import driven, odeint
-from retrodict.dynamics.splines import CubicPath
 from retrodict.networks.gru import BidirectionalGRU
 from retrodict.systems.generators.latent_priors import LOGVAR, Prior
+from retrodict.systems.generators.neural_cde import NeuralCDE
 from retrodict.trajectories.normalise import Normaliser
 
 # ---- posteriors -------------------------------------------------------------------------------------------------------
@@ -45,35 +44,20 @@ class Posterior(nn.Module):
 
 
 class IrregularPosterior(nn.Module):
-    """Latents of windows of which some steps are missing: a neural CDE driven by the natural cubic spline through the others.
-
-    dh = f(h) dX by Runge-Kutta with the step of the grid, then a GRU in both directions.
-    """
+    """Latents of windows of which some steps are missing: an equation driven by the spline through the others, then a GRU."""
 
     def __init__(self, channels: int, hidden: int, latent: int) -> None:
         super().__init__()
-        self.start = nn.Linear(channels, hidden)
-        self.field = nn.Sequential(
-            *(m for _ in range(3) for m in (nn.Linear(hidden, hidden), nn.ReLU())),
-            nn.Linear(hidden, hidden * channels),
-            nn.Tanh(),
-        )
+        self.equation = NeuralCDE(channels, hidden)
         self.end = nn.Sequential(nn.Linear(hidden, hidden), nn.Sigmoid())
         self.gru = BidirectionalGRU(hidden, hidden, 1)
         self.moments = Moments(2 * hidden, latent)
 
     def forward(self, x: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
         """Windows (B, T, D), of which the steps `seen` (B, T) count."""
-        values = fill_gaps(x, seen)
-        times = torch.arange(x.shape[1], dtype=x.dtype, device=x.device)
-        steps: Tensor = odeint(driven(self.change, CubicPath(times, values)), self.start(values[:, 0]), times, "rk4")
-        found: tuple[Tensor, Tensor] = self.moments(self.gru(self.end(steps.movedim(0, 1))))
+        states = self.equation(fill_gaps(x, seen))
+        found: tuple[Tensor, Tensor] = self.moments(self.gru(self.end(states)))
         return found
-
-    def change(self, h: Tensor) -> Tensor:
-        """f(h), (B, hidden, D)."""
-        moved: Tensor = self.field(h).reshape(*h.shape, -1)
-        return moved
 
 
 def fill_gaps(x: Tensor, seen: Tensor) -> Tensor:
