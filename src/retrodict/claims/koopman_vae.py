@@ -109,6 +109,7 @@ class KoopmanVAEClaim(Experiment):
         # from here on what is shown and not judged
         made |= {name: _arm(sines, settings) for name, settings in SHOWN.items()}
         made |= {f"{data.__name__} 30% missing": _arm(data, GAPS, 0.3) for data in (sines, pendulums)}
+        made["sines 50% missing, without counts"] = _arm(sines, {**GAPS, "counts": False}, 0.5)
         made |= {"mujoco": _arm(cheetah, KOVAE), "rcgan, mujoco": _arm(cheetah, GAN)}
         if quick:
             return {

@@ -60,6 +60,8 @@ class KoopmanVAE(GradientSystem, Generator, Encoder, Law):
         unit_modes: how many of the largest eigenvalues of A are drawn to the unit circle: 0 none, -1 all.
         w_eig: weight of that.
         irregular: windows may have gaps.
+        counts: an irregular posterior is told how many steps were seen so far, too (the paper's is not, and makes worse windows:
+            the results give the measurement).
         every: seconds between steps, for recordings with an uneven clock.
     """
 
@@ -89,6 +91,7 @@ class KoopmanVAE(GradientSystem, Generator, Encoder, Law):
     unit_modes: int = 0
     w_eig: float = 1.0
     irregular: bool = False
+    counts: bool = True
     every: float | None = None
     steps: int = field(default=4000, kw_only=True)
     batch: int = field(default=64, kw_only=True)
@@ -134,7 +137,7 @@ class KoopmanVAE(GradientSystem, Generator, Encoder, Law):
     def build(self, spec: Spec) -> Net:
         channels = spec.features[STATE].shape[0]
         posterior = (
-            IrregularPosterior(channels, self.hidden, self.latent)
+            IrregularPosterior(channels, self.hidden, self.latent, self.counts)
             if self.irregular
             else Posterior(channels, self.hidden, self.latent, self.layers)
         )

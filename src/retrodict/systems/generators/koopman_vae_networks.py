@@ -44,18 +44,26 @@ class Posterior(nn.Module):
 
 
 class IrregularPosterior(nn.Module):
-    """Latents of windows of which some steps are missing: an equation driven by the spline through the others, then a GRU."""
+    """Latents of windows of which some steps are missing: an equation driven by the spline through the others, then a GRU.
 
-    def __init__(self, channels: int, hidden: int, latent: int) -> None:
+    With `counts` it is driven by the share of steps seen so far as well, without which a value that is held, as nothing was seen
+    before or after it, looks like one that stays.  (Kidger et al., 2020, observational intensity)
+    """
+
+    def __init__(self, channels: int, hidden: int, latent: int, counts: bool) -> None:
         super().__init__()
-        self.equation = NeuralCDE(channels, hidden)
+        self.counts = counts
+        self.equation = NeuralCDE(channels + counts, hidden)
         self.end = nn.Sequential(nn.Linear(hidden, hidden), nn.Sigmoid())
         self.gru = BidirectionalGRU(hidden, hidden, 1)
         self.moments = Moments(2 * hidden, latent)
 
     def forward(self, x: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
         """Windows (B, T, D), of which the steps `seen` (B, T) count."""
-        states = self.equation(fill_gaps(x, seen))
+        values = fill_gaps(x, seen)
+        if self.counts:
+            values = torch.cat([values, (seen.cumsum(1) / seen.shape[1])[..., None]], -1)
+        states = self.equation(values)
         found: tuple[Tensor, Tensor] = self.moments(self.gru(self.end(states)))
         return found
 

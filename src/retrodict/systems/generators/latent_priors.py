@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from retrodict.dynamics.koopman import fit_operator
 from retrodict.networks.gru import ParallelGRU
@@ -43,24 +46,66 @@ class GRUPrior(Prior):
 
     def paths(self, n: int, steps: int) -> tuple[Tensor, Tensor, Tensor]:
         gru = self.gru
-        weights = gru.inwards[0], gru.around[0], gru.inwards_bias[0, :, 0], gru.around_bias[0, :, 0]
-        z, h = gru.inwards.new_zeros(n, gru.inwards.shape[2]), gru.around.new_zeros(n, gru.around.shape[2])
-        noise = torch.randn(steps, *z.shape, device=z.device)
-        both = torch.cat([self.mean.weight, self.logvar.weight]).T
-        offset = torch.cat([self.mean.bias, self.logvar.bias])
-        rows: list[tuple[Tensor, Tensor, Tensor]] = []
-        for t in range(steps):
-            h = torch.gru_cell(z, h, *weights)
-            mean, logvar = torch.addmm(offset, h, both).chunk(2, -1)
-            logvar = logvar.clamp(*LOGVAR)
-            z = torch.addcmul(mean, torch.exp(0.5 * logvar), noise[t])
-            rows.append((z, mean, logvar))
-        drawn, means, logvars = (torch.stack(part, 1) for part in zip(*rows, strict=True))
-        return drawn, means, logvars
+        weights = gru.inwards[0], gru.inwards_bias[0, :, 0], gru.around[0], gru.around_bias[0]
+        heads = torch.cat([self.mean.weight, self.logvar.weight]), torch.cat([self.mean.bias, self.logvar.bias])
+        noise = torch.randn(steps, len(self.mean.bias), n, dtype=gru.around.dtype, device=gru.around.device)
+        compiled = noise.device.type == "cpu" and noise.dtype == torch.float32
+        drawn, moments = (_Draws.apply if compiled else draws_in_torch)(noise, *weights, *heads)  # type: ignore[no-untyped-call]
+        mean, logvar = moments.permute(2, 0, 1).chunk(2, -1)
+        return drawn.permute(2, 0, 1), mean, logvar
 
     def following(self, z: Tensor) -> tuple[Tensor, Tensor]:
         h = self.gru(torch.cat([torch.zeros_like(z[:, :1]), z[:, :-1]], 1)[None])[0]
         return self.mean(h), self.logvar(h).clamp(*LOGVAR)
+
+
+def draws_in_torch(
+    noise: Tensor, inwards: Tensor, inwards_bias: Tensor, around: Tensor, around_bias: Tensor, heads: Tensor, heads_bias: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Draws (T, D, B) of a GRU that is fed them, and their means and log-variances (T, 2 D, B), from noise (T, D, B)."""
+    z, h = noise.new_zeros(noise.shape[2], noise.shape[1]), noise.new_zeros(noise.shape[2], heads.shape[1])
+    rows: list[tuple[Tensor, Tensor]] = []
+    for given in noise:
+        h = torch.gru_cell(z, h, inwards, around, inwards_bias, around_bias[:, 0])
+        mean, logvar = torch.addmm(heads_bias, h, heads.T).chunk(2, -1)
+        logvar = logvar.clamp(*LOGVAR)
+        z = mean + torch.exp(0.5 * logvar) * given.T
+        rows.append((z.T, torch.cat([mean, logvar], -1).T))
+    drawn, moments = (torch.stack(part) for part in zip(*rows, strict=True))
+    return drawn, moments
+
+
+class _Draws(torch.autograd.Function):
+    """`draws_in_torch` in loops compiled by numba, on a CPU and in single precision; not twice differentiable."""
+
+    @staticmethod
+    def forward(ctx: Any, noise: Tensor, *weights: Tensor) -> tuple[Tensor, Tensor]:
+        from retrodict.systems.generators import latent_prior_kernels
+
+        steps, width, size = noise.shape
+        hidden = weights[2].shape[1]
+        states, drawn = noise.new_zeros(steps + 1, hidden, size), noise.new_zeros(steps + 1, width, size)
+        kept, moments = noise.new_empty(steps, 4 * hidden, size), noise.new_empty(steps, 2 * width, size)
+        filled = (states, kept, moments, drawn)
+        latent_prior_kernels.draws(*_arrays(noise, *weights, torch.tensor(LOGVAR), *filled))
+        ctx.save_for_backward(noise, *weights, *filled)
+        return drawn[1:], moments
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, by_drawn: Tensor, by_moments: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        from retrodict.systems.generators import latent_prior_kernels
+
+        noise, *weights, states, kept, moments, drawn = ctx.saved_tensors
+        inwards, _, around, _, heads, _ = weights
+        given = (by_drawn, by_moments, noise, inwards.T, around.T, heads.T, torch.tensor(LOGVAR), states, kept, moments, drawn)
+        found = [torch.zeros(weight.shape) for weight in weights]
+        latent_prior_kernels.draws_backward(*_arrays(*given, *found))
+        return None, *found
+
+
+def _arrays(*tensors: Tensor) -> list[np.ndarray]:
+    return [tensor.contiguous().numpy() for tensor in tensors]
 
 
 class LinearPrior(Prior):
