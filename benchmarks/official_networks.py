@@ -13,11 +13,8 @@ steps of keypoints here, through a perceptron); both are given ours, and the spe
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import json
-import os
-import platform
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -32,14 +29,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from retrodict.files import write_text
+import reporting
 from retrodict.networks.joint_denoiser import ChunkPart, JointDenoiser
 from retrodict.networks.patches import sincos
 from retrodict.systems.states.dynamo import Dynamics, DynaMo
 from retrodict.training.run import Run
 from retrodict.trajectories import from_arrays
 
-RESULT = Path(__file__).parents[1] / "results" / "benchmarks" / "official_networks.json"
 EYE = "observation.images.eye"
 CLOSE = 1e-5
 
@@ -277,45 +273,36 @@ def _by_turns(here: Callable[[], None], there: Callable[[], None], steps: int) -
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = reporting.options("official_networks", __doc__)
     parser.add_argument("--dynamo", type=Path, required=True, help="checkout of jeffacce/dynamo_ssl")
     parser.add_argument("--uwm", type=Path, required=True, help="checkout of WEIRDLabUW/unified-world-model")
     parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--out", type=Path, default=RESULT, help="where to write the result")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    load = os.getloadavg()[0]
     measured = {"dynamo": dynamo(options.dynamo, options.steps), "uwm": uwm(options.uwm, 10 * options.steps)}
     print(json.dumps(measured, indent=1))
     checks = [
-        {
-            "name": f"{name}: {what}",
-            "value": row[key],
-            "asked": asked,
-            "holds": bool(row[key] <= CLOSE if key == "difference" else row[key] >= 1),
-        }
+        reporting.check(f"{name}: {what}", row[key], asked, row[key] <= CLOSE if key == "difference" else row[key] >= 1)
         for name, row in measured.items()
         for key, what, asked in (
             ("difference", "largest difference under copied weights", f"<= {CLOSE:g}"),
             ("ratio", "optimiser steps per second against the official network's", ">= 1"),
         )
     ]
-    report = {
-        "name": "official_networks",
-        "work": "optimiser steps per second of DynaMo (ResNet-18, 16 clips of 5 frames of 64 px; `ours` and `peers`) and of "
+    reporting.write(
+        options.out,
+        "official_networks",
+        work="optimiser steps per second of DynaMo (ResNet-18, 16 clips of 5 frames of 64 px; `ours` and `peers`) and of "
         "UWM's network (64 windows, width 128, depth 4), in processor time of one thread",
-        "ours": round(measured["dynamo"]["ours"], 3),
-        "peers": {"official": round(measured["dynamo"]["official"], 3)},
-        "ratio": round(min(row["ratio"] for row in measured.values()), 3),
-        "goal": "under copied weights the same to 1e-5; not slower than either",
-        "holds": all(check["holds"] for check in checks),
-        "checks": checks,
-        "measured": measured,
-        "command": "python benchmarks/official_networks.py --dynamo dynamo_ssl --uwm unified-world-model",
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, CPU only, load {load:.1f} when it began",
-        "versions": {"torch": torch.__version__},
-    }
-    write_text(options.out, json.dumps(report, indent=1) + "\n")
+        ours=round(measured["dynamo"]["ours"], 3),
+        peers={"official": round(measured["dynamo"]["official"], 3)},
+        ratio=round(min(row["ratio"] for row in measured.values()), 3),
+        goal="under copied weights the same to 1e-5; not slower than either",
+        checks=checks,
+        measured=measured,
+        packages=("torch",),
+        arguments="--dynamo dynamo_ssl --uwm unified-world-model",
+    )
 
 
 if __name__ == "__main__":

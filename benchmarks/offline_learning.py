@@ -10,10 +10,7 @@ Needs `.venv-d3rlpy`, see `peers/d3rlpy_td3bc.py`.
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import platform
 import subprocess
 import tempfile
 import time
@@ -25,8 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+import reporting
 from retrodict.claims import ss_orl
-from retrodict.files import write_text
 from retrodict.labelling import label
 from retrodict.metrics import interval, paired
 from retrodict.roles import Policy
@@ -39,7 +36,6 @@ from retrodict.trajectories.features import ACTION, REWARD, STATE, TERMINATED
 from retrodict.worlds import rollout
 
 ROOT = Path(__file__).parents[1]
-RESULT = ROOT / "results" / "benchmarks" / "offline_learning.json"
 PEER = ROOT / "benchmarks" / "peers" / "d3rlpy_td3bc.py"
 CLOSE = 1e-5
 EPISODES = range(1_000_000, 1_000_020)
@@ -150,7 +146,7 @@ def gradients_apart(recordings: Recordings, peer: Peer, work: Path) -> dict[str,
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = reporting.options("offline_learning", __doc__)
     parser.add_argument("--world", choices=(*ss_orl.RUNNERS, *ss_orl.MAZE), default="cheetah")
     parser.add_argument("--updates", type=int, default=30_000)
     parser.add_argument("--seeds", type=int, default=3)
@@ -158,10 +154,8 @@ def main() -> None:
     parser.add_argument(
         "--work", type=Path, help="folder of the recordings, such as a seed's of the claim; temporary where not given"
     )
-    parser.add_argument("--out", type=Path, default=RESULT, help="where to write the result")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    load = os.getloadavg()[0]
     name = (ss_orl.RUNNERS | ss_orl.MAZE)[options.world]
     rows: dict[str, list[dict[str, Any]]] = {"ours": [], "d3rlpy": []}
     with tempfile.TemporaryDirectory(prefix="offline-learning-") as temporary:
@@ -189,39 +183,30 @@ def main() -> None:
     rates = {who: median(row["updates per second"] for row in found) for who, found in rows.items()}
     apart = paired(returns["ours"], returns["d3rlpy"], "t")
     means = {who: interval(values) for who, values in returns.items()}
-    agree, same = bool(apart.low <= 0 <= apart.high), max(off.values()) <= CLOSE
-    report = {
-        "name": "offline_learning",
-        "work": f"TD3+BC on {recordings.steps} proxy-labelled transitions of {name}, {options.updates} updates of 256, equal "
+    largest, faster = max(off.values()), rates["ours"] / rates["d3rlpy"]
+    reporting.write(
+        options.out,
+        "offline_learning",
+        work=f"TD3+BC on {recordings.steps} proxy-labelled transitions of {name}, {options.updates} updates of 256, equal "
         f"settings; updates per second in one thread, medians over {options.seeds} seeds by turns, ours with all that `fit` does",
-        "ours": round(rates["ours"], 1),
-        "peers": {"d3rlpy": round(rates["d3rlpy"], 1)},
-        "ratio": round(rates["ours"] / rates["d3rlpy"], 2),
-        "goal": f"gradients of copied weights equal to {CLOSE:.0e} of the largest; the 95 % interval of the paired difference of "
-        "returns holds 0; at least as many updates per second",
-        "holds": same and agree and rates["ours"] >= rates["d3rlpy"],
-        "checks": [
-            {
-                "name": "gradients of copied weights, difference over the largest",
-                "value": max(off.values()),
-                "asked": f"<= {CLOSE:.0e}",
-                "holds": same,
-            },
-            {"name": "return, ours minus d3rlpy", "value": apart.value, "interval": [apart.low, apart.high], "holds": agree},
-            {
-                "name": "updates per second against d3rlpy",
-                "value": rates["ours"] / rates["d3rlpy"],
-                "asked": ">= 1",
-                "holds": rates["ours"] >= rates["d3rlpy"],
-            },
+        ours=round(rates["ours"], 1),
+        peers={"d3rlpy": round(rates["d3rlpy"], 1)},
+        ratio=round(faster, 2),
+        checks=[
+            reporting.check(
+                "gradients of copied weights, difference over the largest", largest, f"<= {CLOSE:.0e}", largest <= CLOSE
+            ),
+            reporting.check(
+                "return, ours minus d3rlpy", apart.value, "0 lies in its 95 % interval", apart.low <= 0 <= apart.high
+            ),
+            reporting.check("updates per second against d3rlpy", faster, ">= 1", faster >= 1),
         ],
-        "measured": {"gradients apart": off} | {who: {"return": str(means[who]), "seeds": rows[who]} for who in rows},
-        "command": "python benchmarks/offline_learning.py "
-        f"--world {options.world} --updates {options.updates} --seeds {options.seeds}",
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, CPU only, load {load:.1f} when it began",
-        "versions": {"d3rlpy": version, "torch": torch.__version__},
-    }
-    write_text(options.out, json.dumps(report, indent=1) + "\n")
+        measured={"gradients apart": off, "returns apart": str(apart)}
+        | {who: {"return": str(means[who]), "seeds": rows[who]} for who in rows},
+        packages=("torch",),
+        arguments=f"--world {options.world} --updates {options.updates} --seeds {options.seeds}",
+        d3rlpy=version,
+    )
 
 
 if __name__ == "__main__":

@@ -11,13 +11,9 @@ Losses and gradients are made sure to agree first. Needs jax 0.10 (`pip install 
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import platform
 import time
 from collections.abc import Callable
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -30,16 +26,15 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 
+import reporting  # noqa: E402
 from retrodict.dynamics.plrnn import AlmostLinear, Shallow  # noqa: E402
 from retrodict.dynamics.scan import Mixed, Sparse, scan, scan_in_torch  # noqa: E402
-from retrodict.files import write_text  # noqa: E402
 from retrodict.networks.plrnn import AlmostLinearRNN, ShallowPLRNN  # noqa: E402
 from retrodict.systems.laws.al_rnn import ALRNN  # noqa: E402
 from retrodict.training.run import Run  # noqa: E402
 from retrodict.trajectories import from_arrays  # noqa: E402
 from retrodict.trajectories.features import STATE  # noqa: E402
 
-RESULT = Path(__file__).parents[1] / "results" / "benchmarks" / "recurrent_scan.json"
 LATENT, RECTIFIED, HIDDEN, SEEN, STEPS, BATCH, EVERY, ALPHA = 20, 2, 100, 3, 200, 16, 16, 0.15
 
 Gradient = Callable[[], tuple[float, list[np.ndarray]]]
@@ -223,18 +218,11 @@ def lorenz(steps: int) -> np.ndarray:
     return ((series - series.mean(0)) / series.std(0)).astype(np.float32)
 
 
-def check(name: str, value: float, asked: str, holds: bool) -> dict[str, Any]:
-    print(f"{'holds' if holds else 'FAILS':6} {name}: {value:.2f} ({asked})")
-    return {"name": name, "value": round(value, 3), "asked": asked, "holds": bool(holds)}
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = reporting.options("recurrent_scan", __doc__)
     parser.add_argument("--rounds", type=int, default=40, help="turns that each has")
-    parser.add_argument("--out", type=Path, default=RESULT, help="where to write the result")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    load = os.getloadavg()[0]
     series = lorenz(20_000)
     x = torch.from_numpy(np.stack([series[s : s + STEPS] for s in range(0, BATCH * 1000, 1000)], 1))
     measured = {
@@ -247,27 +235,24 @@ def main() -> None:
     linear, step = measured["gradient, almost linear, ms"], measured["training step, almost linear, ms"]
     eager, peer, whole = linear["eager"] / linear["ours"], linear["jax"] / linear["ours"], step["eager"] / step["ours"]
     checks = [
-        check("gradient against an eager torch loop, times faster", eager, ">= 25", eager >= 25),
-        check("whole training step against an eager torch loop, times faster", whole, ">= 15", whole >= 15),
-        check("gradient against jax.lax.scan, times faster", peer, ">= 1", peer >= 1),
+        reporting.check("gradient against an eager torch loop, times faster", eager, ">= 25", eager >= 25),
+        reporting.check("whole training step against an eager torch loop, times faster", whole, ">= 15", whole >= 15),
+        reporting.check("gradient against jax.lax.scan, times faster", peer, ">= 1", peer >= 1),
     ]
-    report = {
-        "name": "recurrent_scan",
-        "work": f"forward, loss and gradient of an almost-linear network of {LATENT} states, {RECTIFIED} rectified, {SEEN} "
+    reporting.write(
+        options.out,
+        "recurrent_scan",
+        work=f"forward, loss and gradient of an almost-linear network of {LATENT} states, {RECTIFIED} rectified, {SEEN} "
         f"seen, over {STEPS} steps, batch {BATCH}, forced every {EVERY} steps, float32, CPU milliseconds; in "
         f"`measured` also the shallow network with {HIDDEN} hidden units and the whole training step (sampling, noise, RAdam)",
-        "ours": linear["ours"],
-        "peers": {name: value for name, value in linear.items() if name != "ours"},
-        "ratio": checks[2]["value"],
-        "goal": "; ".join(f"{entry['name']} {entry['asked']}" for entry in checks),
-        "holds": all(entry["holds"] for entry in checks),
-        "checks": checks,
-        "measured": measured,
-        "command": "python benchmarks/recurrent_scan.py",
-        "machine": f"{os.cpu_count()} cores (one used), {platform.machine()}, CPU only, load {load:.1f} when it began",
-        "versions": {"jax": jax.__version__, "numpy": np.__version__, "torch": torch.__version__},
-    }
-    write_text(options.out, json.dumps(report, indent=1) + "\n")
+        ours=linear["ours"],
+        peers={name: value for name, value in linear.items() if name != "ours"},
+        ratio=checks[2]["value"],
+        checks=checks,
+        measured=measured,
+        packages=("jax", "numpy", "torch"),
+        machine="one core used, CPU only",
+    )
 
 
 if __name__ == "__main__":

@@ -12,25 +12,20 @@ scripted player, pictures, video, LeRobot files.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from retrodict.files import write_text
+import reporting
 from retrodict.trajectories.stores import lerobot
 from retrodict.worlds import make, record
 from retrodict.worlds.remote import Remote
 
 ROOT = Path(__file__).parents[1]
-RESULT = ROOT / "results" / "benchmarks" / "rendering.json"
 
 #: World, side in pixels -> frames per second and core that specs/_visuomotor-sim.md measured with this recipe (lower ends).
 SCENES = {
@@ -136,19 +131,12 @@ def recorded(world: str, workers: int, episodes: int) -> float:
         return round(lerobot.read(path).steps / seconds, 1)
 
 
-def check(name: str, value: float, asked: str, holds: bool) -> dict[str, Any]:
-    print(f"{'holds' if holds else 'FAILS':6} {name}: {value:.2f} ({asked})")
-    return {"name": name, "value": round(value, 3), "asked": asked, "holds": bool(holds)}
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = reporting.options("rendering", __doc__)
     parser.add_argument("--rounds", type=int, default=5, help="turns that each drawer has")
     parser.add_argument("--seconds", type=float, default=1.0, help="length of a turn")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="most processes at a time")
-    parser.add_argument("--out", type=Path, default=RESULT, help="where to write the result")
     options = parser.parse_args()
-    load = os.getloadavg()[0]
     rates = {}
     for (world, side), page in SCENES.items():
         rates[f"{world}, {side} px"] = drawn(world, side, options.rounds, options.seconds) | {"specification": float(page)}
@@ -163,32 +151,31 @@ def main() -> None:
     most = max(map(int, together))
     linear = together[str(most)]["CPU time"] / together["1"]["CPU time"] / most
     checks = [
-        check("frames per second and core against the specification's, slowest scene", slowest, ">= 0.8", slowest >= 0.8),
-        check(
+        reporting.check(
+            "frames per second and core against the specification's, slowest scene", slowest, ">= 0.8", slowest >= 0.8
+        ),
+        reporting.check(
             "frames per second against the fast settings written out by hand, slowest scene", wrapping, ">= 0.8", wrapping >= 0.8
         ),
-        check(f"{most} processes against {most} times one", linear, ">= 0.8", linear >= 0.8),
+        reporting.check(f"{most} processes against {most} times one", linear, ">= 0.8", linear >= 0.8),
     ]
     name = f"{world}, {side} px"
-    report = {
-        "name": "rendering",
-        "work": f"frames of {name} (and five other scenes, see `measured`), frames per second of CPU time, one process",
-        "ours": rates[name]["ours"],
-        "peers": {peer: rate for peer, rate in rates[name].items() if peer != "ours"},
-        "ratio": checks[1]["value"],
-        "goal": "; ".join(f"{entry['name']} {entry['asked']}" for entry in checks),
-        "holds": all(entry["holds"] for entry in checks),
-        "checks": checks,
-        "measured": {
+    reporting.write(
+        options.out,
+        "rendering",
+        work=f"frames of {name} (and five other scenes, see `measured`), frames per second of CPU time, one process",
+        ours=rates[name]["ours"],
+        peers={peer: rate for peer, rate in rates[name].items() if peer != "ours"},
+        ratio=checks[1]["value"],
+        checks=checks,
+        measured={
             "frames per second and core": rates,
             f"{name}: frames per second of several processes": together,
             f"{world}: frames per second recorded, by workers": whole,
         },
-        "command": "python benchmarks/rendering.py",
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, {os.environ.get('MUJOCO_GL', 'egl')}, load {load:.1f}",
-        "versions": {name: version(name) for name in ("mujoco", "dm-control", "metaworld", "numpy")},
-    }
-    write_text(options.out, json.dumps(report, indent=1) + "\n")
+        packages=("mujoco", "dm-control", "metaworld", "numpy"),
+        machine=os.environ.get("MUJOCO_GL", "egl"),
+    )
 
 
 if __name__ == "__main__":

@@ -12,25 +12,16 @@ round, and medians are compared. States and gradients of inputs are made sure to
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
-import time
 from collections.abc import Callable
-from importlib.metadata import version
-from pathlib import Path
-from statistics import median
 
 import torch
 import torchcde
 from torch import Tensor, nn
 
-from retrodict.files import write_text
+import reporting
 from retrodict.networks.gru import BidirectionalGRU, ParallelGRU
 from retrodict.systems.generators.neural_cde import NeuralCDE
 
-RESULT = Path(__file__).parents[1] / "results" / "benchmarks" / "small_networks.json"
 STEPS = 24
 
 Gradients = Callable[[], tuple[Tensor, ...]]
@@ -110,43 +101,33 @@ def measured(ways: dict[str, Gradients], rounds: int) -> dict[str, float]:
         for one, two in zip(first, other, strict=True):
             apart = float((one - two).norm() / two.norm())
             assert apart < 1e-3, f"they differ by {apart:.2g} of their size"
-    taken: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(rounds):
-        for name, way in ways.items():
-            began = time.process_time()
-            way()
-            taken[name].append(time.process_time() - began)
-    return {name: round(1e3 * median(seconds), 3) for name, seconds in taken.items()}
+    return {name: round(1e3 * seconds, 3) for name, seconds in reporting.by_turns(ways, rounds).items()}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = reporting.options("small_networks", __doc__)
     parser.add_argument("--rounds", type=int, default=300, help="turns that each has")
-    parser.add_argument("--out", type=Path, default=RESULT, help="where to write the result")
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    load = os.getloadavg()[0]
     cases = {"both directions": both_directions(), "five judges": judges(), "controlled equation": controlled()}
     found = {name: measured(ways, options.rounds) for name, ways in cases.items()}
     ratios = {case: next(ms for name, ms in row.items() if name != "ours") / row["ours"] for case, row in found.items()}
     for case, row in found.items():
-        print(case, row, f"{ratios[case]:.2f} times as fast")
-    report = {
-        "name": "small_networks",
-        "work": "states and gradients of small networks on windows of 24 steps, CPU milliseconds; ratio: the smallest of three",
-        "ours": found["both directions"]["ours"],
-        "peers": {"torch": found["both directions"]["torch"]},
-        "ratio": round(min(ratios.values()), 2),
-        "ratios": {case: round(value, 2) for case, value in ratios.items()},
-        "goal": "not slower than torch's own and torchcde",
-        "holds": min(ratios.values()) >= 1,
-        "measured": found,
-        "command": "python benchmarks/small_networks.py",
-        "machine": f"{os.cpu_count()} cores (one used), {platform.machine()}, CPU only, load {load:.1f} when it began",
-        "versions": {name: version(name) for name in ("torch", "torchcde")},
-    }
-    write_text(options.out, json.dumps(report, indent=1) + "\n")
+        print(case, row)
+    reporting.write(
+        options.out,
+        "small_networks",
+        work="states and gradients of small networks on windows of 24 steps, CPU milliseconds; ratio: the smallest of three",
+        ours=found["both directions"]["ours"],
+        peers={"torch": found["both directions"]["torch"]},
+        ratio=round(min(ratios.values()), 2),
+        goal="not slower than torch's own and torchcde",
+        checks=[reporting.check(f"{case}: times as fast", ratio, ">= 1", ratio >= 1) for case, ratio in ratios.items()],
+        measured=found,
+        packages=("torch", "torchcde"),
+        machine="one core used, CPU only",
+    )
 
 
 if __name__ == "__main__":

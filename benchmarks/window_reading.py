@@ -15,7 +15,6 @@ import argparse
 import itertools
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -33,12 +32,11 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from retrodict.files import write_text
+import reporting
 from retrodict.trajectories import Feature, Recordings, Window
 from retrodict.trajectories.stores import lerobot
 
 ROOT = Path(__file__).parents[1]
-RESULT = ROOT / "results" / "benchmarks" / "window_reading.json"
 PEER = [str(ROOT / ".venv-lerobot" / "bin" / "python"), str(ROOT / "benchmarks" / "peers" / "lerobot_windows.py")]
 
 CAMERA, STATE, ACTION = "observation.images.top", "observation.state", "action"
@@ -243,11 +241,6 @@ def best(rates: dict[str, float], peer: str) -> float:
     return max(rate for name, rate in rates.items() if name.startswith(peer))
 
 
-def check(name: str, value: float, asked: str, holds: bool) -> dict[str, Any]:
-    print(f"{'holds' if holds else 'FAILS':6} {name}: {value:.2f} ({asked})")
-    return {"name": name, "value": round(value, 3), "asked": asked, "holds": bool(holds)}
-
-
 def judged(measured: dict[str, dict[str, dict[str, float]]]) -> list[dict[str, Any]]:
     """The goals, each at the size where it is harder."""
 
@@ -259,26 +252,26 @@ def judged(measured: dict[str, dict[str, dict[str, float]]]) -> list[dict[str, A
     resident = measured["resident MB"]
     growth = resident["10x"]["VmRSS"] / resident["1x"]["VmRSS"]
     return [
-        check("windows per second against LeRobotDataset", robot, ">= 50", robot >= 50),
-        check("windows per second against a Lance table", table, ">= 2", table >= 2),
-        check("windows per second against a bare numpy.take in memory", bare, ">= 0.5", bare >= 0.5),
-        check("first pass against plain sequential PyAV decoding, time", first, "<= 1.25", first <= 1.25),
-        check("resident memory (anonymous + file-backed), 10x data against 1x", growth, "0.9 to 1.1", 0.9 <= growth <= 1.1),
+        reporting.check("windows per second against LeRobotDataset", robot, ">= 50", robot >= 50),
+        reporting.check("windows per second against a Lance table", table, ">= 2", table >= 2),
+        reporting.check("windows per second against a bare numpy.take in memory", bare, ">= 0.5", bare >= 0.5),
+        reporting.check("first pass against plain sequential PyAV decoding, time", first, "<= 1.25", first <= 1.25),
+        reporting.check(
+            "resident memory (anonymous + file-backed), 10x data against 1x", growth, "0.9 to 1.1", 0.9 <= growth <= 1.1
+        ),
     ]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = reporting.options("window_reading", __doc__)
     parser.add_argument("--rounds", type=int, default=7, help="turns that each reader has")
     parser.add_argument("--seconds", type=float, default=1.0, help="length of a turn")
-    parser.add_argument("--out", type=Path, default=RESULT, help="where to write the result")
     parser.add_argument("--memory", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.memory is not None:
         print(json.dumps(memory_here(options.memory)))
         return
-    load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="window-reading-") as temporary:
         work = Path(temporary)
         os.environ["RETRODICT_CACHE"] = str(work / "cache")
@@ -296,23 +289,19 @@ def main() -> None:
                 print(f"{name} {what}: {numbers}")
     checks = judged(measured)
     rates = measured["windows per second"]["1x"]
-    report = {
-        "name": "window_reading",
-        "work": f"random windows of {FRAMES} frames of {SIDE}x{SIDE}, state and action, batches of {BATCH}, windows per second; "
+    reporting.write(
+        options.out,
+        "window_reading",
+        work=f"random windows of {FRAMES} frames of {SIDE}x{SIDE}, state and action, batches of {BATCH}, windows per second; "
         f"{EPISODES} episodes of {STEPS} frames (1x) and ten times as many (10x); each check at the size where it is harder, "
         "ours with its default prefetch, LeRobot with the better number of workers (`measured` has the others)",
-        "ours": rates["ours"],
-        "peers": {name: rate for name, rate in rates.items() if not name.startswith("ours")},
-        "ratio": checks[0]["value"],
-        "goal": "; ".join(f"{entry['name']} {entry['asked']}" for entry in checks),
-        "holds": all(entry["holds"] for entry in checks),
-        "checks": checks,
-        "measured": measured,
-        "command": "python benchmarks/window_reading.py",
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, CPU only, load {load:.1f} when it began",
-        "versions": {"lance": lance.__version__, "av": av.__version__, "numpy": np.__version__, "torch": torch.__version__},
-    }
-    write_text(options.out, json.dumps(report, indent=1) + "\n")
+        ours=rates["ours"],
+        peers={name: rate for name, rate in rates.items() if not name.startswith("ours")},
+        ratio=checks[0]["value"],
+        checks=checks,
+        measured=measured,
+        packages=("pylance", "av", "numpy", "torch"),
+    )
 
 
 if __name__ == "__main__":

@@ -87,7 +87,8 @@ def reproduced(path: Path) -> str:
     checks = result["checks"]
     held = sum(check["holds"] for check in checks)
     words = "holds" if result["holds"] else f"{held} of {len(checks)} checks hold"
-    return f"{words} ({len(result['seeds'])} seeds)" + ("; parts left out" if result["left_out"] else "")
+    count = len(result["seeds"])
+    return f"{words} ({count} seed{'s' * (count != 1)})" + ("; parts left out" if result["left_out"] else "")
 
 
 # ---- Markdown -------------------------------------------------------------------------------------------------------------
