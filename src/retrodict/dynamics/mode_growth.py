@@ -40,18 +40,18 @@ def growth(times: ArrayLike, targets: ArrayLike, starts: ArrayLike, depth: float
     at, s, u0 = _checked(targets, starts, depth, times)
     if depth == 1:
         return np.asarray(s + (u0 - s) * np.exp(-at[:, None] / tau))
-    rising = bool((np.diff(at) >= 0).all())
-    order = np.arange(len(at)) if rising else np.argsort(at, kind="stable")
+    order = np.argsort(at, kind="stable")
     angles, sign = at[order] / tau, np.where(u0 < s, 1.0, -1.0)
-    grown = np.repeat(u0[:, None], len(at), 1)
+    moves = (u0 > 0) & (u0 != s)
+    grown = np.empty((len(s), len(at)))
+    grown[~moves] = u0[~moves, None]
     for kind in (1.0, -1.0):
-        moving = np.flatnonzero((u0 > 0) & (u0 != s) & (sign == kind))
+        moving = np.flatnonzero(moves & (sign == kind))
         if moving.size:
             y = _logit(u0[moving] / s[moving])
             table = _table(float(y.min()), kind, _exponent(depth))
-            y = _invert(angles, _speed(s[moving], depth), table.angle(y), *table[:4])
-            values = s[moving, None] / (1 + kind * np.exp(-y))
-            grown[moving] = values if rising else values[:, np.argsort(order)]
+            curve = (table.angles, table.shares, table.first, table.second)
+            _fill(grown, moving, order, angles, _speed(s[moving], depth), table.angle(y), s[moving], *curve)
     return grown.T
 
 
@@ -110,16 +110,18 @@ def largest_rate(targets: ArrayLike, depth: int) -> float:
 
 
 class Table(NamedTuple):
-    """theta over y: the one curve that all modes of a depth share, each from its own place on.
+    """The one curve that all modes of a depth share, each from its own place on.
 
     Attributes:
         knots, angles: y and theta (K,), rising.
-        first, second: dy/dtheta and its derivative by theta at the knots.
+        shares: w = u/s at the knots.
+        first, second: dw/dtheta and its derivative by theta at the knots.
         sign, exponent: of the integrand (1 + sign e^-y)^exponent.
     """
 
     knots: np.ndarray
     angles: np.ndarray
+    shares: np.ndarray
     first: np.ndarray
     second: np.ndarray
     sign: float
@@ -135,14 +137,17 @@ def _table(lowest: float, sign: float, b: float) -> Table:
     if sign > 0:  # theta is 0 at y = 0, so that it is exact to rounding where a mode rises, however small others begin
         below = max(math.ceil(-lowest / CELL), 0) + 1
         knots = CELL * np.arange(-below, math.ceil(GROWN / CELL) + 1)
-    else:  # cells that shrink towards the pole at y = 0
-        near = np.exp(np.arange(math.log(min(lowest, 1.0)), 0.0, CELL))
-        knots, below = np.concatenate([near, 1.0 + CELL * np.arange(math.ceil(GROWN / CELL))]), len(near)
+    else:  # finer cells, as the curve bends more, that shrink towards the pole at y = 0
+        cell = CELL / 2
+        near = np.exp(np.arange(math.log(min(lowest, 1.0)), 0.0, cell))
+        knots, below = np.concatenate([near, 1.0 + cell * np.arange(math.ceil(GROWN / cell))]), len(near)
     rises = _integral(knots[:-1], knots[1:], sign, b)
     angles = np.concatenate([-np.cumsum(rises[:below][::-1])[::-1], [0.0], np.cumsum(rises[below:])])
     e = sign * np.exp(-knots)
-    first = (1 + e) ** -b
-    return Table(knots, angles, first, first**2 * b * e / (1 + e), sign, b)
+    w = 1 / (1 + e)
+    left = e * w  # 1 - w, without cancellation
+    first = w ** (1 + b) * left
+    return Table(knots, angles, w, first, first * w**b * ((1 + b) * left - w), sign, b)
 
 
 def _integral(low: np.ndarray, high: np.ndarray, sign: float, b: float) -> np.ndarray:
@@ -151,18 +156,25 @@ def _integral(low: np.ndarray, high: np.ndarray, sign: float, b: float) -> np.nd
 
 
 @njit(cache=True)
-def _invert(
+def _fill(
+    out: np.ndarray,
+    moving: np.ndarray,
+    order: np.ndarray,
     times: np.ndarray,
     speeds: np.ndarray,
     begins: np.ndarray,
-    knots: np.ndarray,
+    targets: np.ndarray,
     angles: np.ndarray,
+    shares: np.ndarray,
     first: np.ndarray,
     second: np.ndarray,
-) -> np.ndarray:  # pragma: no cover
-    """The y (k, T) of modes that are at angle `begins` at time 0, by quintic Hermite interpolation; inf beyond the knots."""
-    out = np.full((len(speeds), len(times)), np.inf)
-    for m in range(len(speeds)):
+) -> None:  # pragma: no cover
+    """Write strengths of modes that are at angle `begins` at time 0 into their rows, by quintic Hermite interpolation.
+
+    Times are rising, and `order` says in which column each of them is written. Beyond the last knot a mode equals its target.
+    """
+    for m in range(len(moving)):
+        row, target = out[moving[m]], targets[m]
         cell = max(np.searchsorted(angles, begins[m]), 1)
         loaded = -1
         for i in range(len(times)):
@@ -170,17 +182,19 @@ def _invert(
             while cell < len(angles) and angles[cell] < angle:
                 cell += 1
             if cell == len(angles):
+                for rest in range(i, len(times)):
+                    row[order[rest]] = target
                 break
             if cell != loaded:
                 loaded = cell
                 low, took = cell - 1, angles[cell] - angles[cell - 1]
-                y, d0, d1 = knots[low], took * first[low], took * first[cell]
+                w, d0, d1 = shares[low], took * first[low], took * first[cell]
                 c0, c1 = took * took * second[low], took * took * second[cell]
-                rise, turn, bend = knots[cell] - y - d0 - 0.5 * c0, d1 - d0 - c0, c1 - c0
+                rise, turn, bend = shares[cell] - w - d0 - 0.5 * c0, d1 - d0 - c0, c1 - c0
                 p3, p4, p5 = 10 * rise - 4 * turn + 0.5 * bend, -15 * rise + 7 * turn - bend, 6 * rise - 3 * turn + 0.5 * bend
-            x = (angle - angles[low]) / took
-            out[m, i] = y + x * (d0 + x * (0.5 * c0 + x * (p3 + x * (p4 + x * p5))))
-    return out
+                start, pace = angles[low], 1 / took
+            x = (angle - start) * pace
+            row[order[i]] = target * (w + x * (d0 + x * (0.5 * c0 + x * (p3 + x * (p4 + x * p5)))))
 
 
 def _checked(targets: ArrayLike, starts: ArrayLike, depth: float, times: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
