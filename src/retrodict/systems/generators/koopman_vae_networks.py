@@ -46,7 +46,7 @@ class Posterior(nn.Module):
 class IrregularPosterior(nn.Module):
     """Latents of windows of which some steps are missing: an equation driven by the spline through the others, then a GRU.
 
-    With `counts` it is driven by the share of steps seen so far as well, without which a value that is held, as nothing was seen
+    With `counts` it is driven by the number of steps seen so far as well, without which a value that is held, as nothing was seen
     before or after it, looks like one that stays.  (Kidger et al., 2020, observational intensity)
     """
 
@@ -62,7 +62,7 @@ class IrregularPosterior(nn.Module):
         """Windows (B, T, D), of which the steps `seen` (B, T) count."""
         values = fill_gaps(x, seen)
         if self.counts:
-            values = torch.cat([values, (seen.cumsum(1) / seen.shape[1])[..., None]], -1)
+            values = torch.cat([values, seen.cumsum(1).to(values)[..., None]], -1)
         states = self.equation(values)
         found: tuple[Tensor, Tensor] = self.moments(self.gru(self.end(states)))
         return found
