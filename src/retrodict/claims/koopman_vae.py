@@ -282,7 +282,11 @@ GAPS: dict[str, Any] = {**KOVAE, "steps": 3000, "w_kl": 3e-4, "irregular": True}
 LINEAR: dict[str, Any] = {**KOVAE, "steps": 8000, "batch": 64, "w_kl": 1e-4, "prior": "linear"}
 # Long paths are decoded step by step: a GRU that reads a whole path in both directions has only seen ends after 24 steps.
 SWINGING: dict[str, Any] = {
-    **{"steps": 6000, "w_kl": 5e-4, "learning_rate": 4e-3, "prior": "linear", "w_eig": 100.0},
+    "steps": 6000,
+    "w_kl": 5e-4,
+    "learning_rate": 4e-3,
+    "prior": "linear",
+    "w_eig": 100.0,
     "decoder": "pointwise",
 }
 PAPER: dict[str, Any] = {"steps": 6000, "objective": "paper"}
