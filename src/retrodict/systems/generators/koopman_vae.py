@@ -60,8 +60,7 @@ class KoopmanVAE(GradientSystem, Generator, Encoder, Law):
         unit_modes: how many of the largest eigenvalues of A are drawn to the unit circle: 0 none, -1 all.
         w_eig: weight of that.
         irregular: windows may have gaps.
-        counts: an irregular posterior is told how many steps were seen so far, too (the paper's is not, and makes worse windows:
-            the results give the measurement).
+        counts: an irregular posterior is told how many steps were seen so far, too; the paper's is not.
         every: seconds between steps, for recordings with an uneven clock.
     """
 
