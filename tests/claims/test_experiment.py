@@ -129,6 +129,19 @@ def test_seeds_are_added_to_what_was_reported_on_another_machine(monkeypatch, co
     assert counting.calls == [("first", 0), ("second", 0)]
 
 
+def test_an_extended_run_that_is_stopped_has_reported_the_arms_that_ended(counting, folders):
+    reproduce("counting", seeds=[0], **folders)
+    whole = (folders["results"] / "counting.json").read_text()
+    counting.broken = True
+    for extend in (False, True):
+        work = folders["work"].with_name(f"{extend}")
+        with pytest.raises(KeyboardInterrupt):
+            reproduce("counting", seeds=[1], extend=extend, **folders | {"work": work})
+        if not extend:
+            assert (folders["results"] / "counting.json").read_text() == whole  # half a run takes no whole one's place
+    assert [set(runs) for runs in reported(folders).values()] == [{0, 1}, {0}]
+
+
 def reported(folders):
     found = json.loads((folders["results"] / "counting.json").read_text())["measured"]
     return {arm: {int(seed): numbers for seed, numbers in runs.items()} for arm, runs in found.items()}

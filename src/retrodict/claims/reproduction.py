@@ -67,7 +67,8 @@ def reproduce(
         seeds: seeds to run; the experiment's own where not given.
         quick: the small run for tests; its result is returned and never written to `results`.
         arms: run only these arms and those they need (the rest is judged when it is there).
-        extend: keep the arms and seeds that the results file reports, wherever they were run, and run what is missing.
+        extend: keep the arms and seeds that the results file reports, wherever they were run, run what is missing, and write
+            the file after every arm.
         jobs: processes among which arms and seeds are shared out; with more than one, each computes in a single thread.
         work: folder for what the arms write; a second run with the same folder resumes.
         results: folder of the results files.
@@ -81,10 +82,10 @@ def reproduce(
     if unknown := set(arms or ()) - todo.keys():
         raise DataError(f"{slug} has no arm {', '.join(sorted(unknown))}; its arms are {', '.join(todo)}.")
     home = work / (f"{slug}-quick" if quick else slug)
-    reported = {} if quick else _reported(results / f"{slug}.json")
+    file = results / f"{slug}.json"
+    reported = {} if quick else _reported(file)
     measured = {arm: dict(reported[arm]) for arm in todo if arm in reported} if extend else {}
     cells = [(arm, seed) for seed in seeds for arm in todo]
-    seeds = tuple(sorted({*seeds, *(seed for numbers in measured.values() for seed in numbers)}))
     here = {cell for cell in cells if cell_path(home, *cell).exists()}
     for arm, seed in here:
         measured.setdefault(arm, {})[seed] = json.loads(cell_path(home, arm, seed).read_text())
@@ -101,30 +102,39 @@ def reproduce(
         del due[arm, seed]
         numbers = json.loads(cell_path(home, arm, seed).read_text())
         measured.setdefault(arm, {})[seed] = numbers
+        if extend and not quick:  # without, a run that is stopped would leave less than the file had
+            write_text(file, json.dumps(_entry(trial, measured, quick), indent=1) + "\n")
         left = _left(due, measured, taken, jobs)
         tell(Standing(total - len(due), total, left, (arm, seed), numbers["seconds"], trial.checks(measured, quick)))
-    measured = {arm: dict(sorted(measured[arm].items())) for arm in todo if arm in measured}
+    entry = _entry(trial, measured, quick)
+    if not quick:
+        write_text(file, json.dumps(entry, indent=1) + "\n")
+    return entry
+
+
+def _entry(trial: Experiment, measured: Mapping[str, Mapping[int, Measured]], quick: bool) -> dict[str, Any]:
+    """What is reported of the arms and seeds that were measured."""
+    arms = tuple(trial.arms(quick))
+    measured = {arm: dict(sorted(measured[arm].items())) for arm in arms if arm in measured}
+    seeds = sorted({seed for numbers in measured.values() for seed in numbers})
     checks = trial.checks(measured, quick)
-    missing = [f"{arm} (seeds {list(seeds)})" for arm in todo if arm not in measured]
+    missing = [f"{arm} (seeds {seeds})" for arm in arms if arm not in measured]
     unasked = [] if quick else [seed for seed in trial.seeds if seed not in seeds]
     partly = [f"{arm} (seeds {[s for s in seeds if s not in done]})" for arm, done in measured.items() if len(done) < len(seeds)]
-    entry = {
-        "slug": slug,
+    return {
+        "slug": trial.slug,
         "claim": trial.claim,
         "holds": bool(checks) and all(check.holds for check in checks) and not missing,
         "checks": [asdict(check) for check in checks],
         "tables": [asdict(table) for table in trial.tables(measured)],
         "measured": measured,
-        "seeds": list(seeds),
+        "seeds": seeds,
         "seconds": round(sum(numbers["seconds"] for arm in measured.values() for numbers in arm.values())),
         "command": _command(trial, seeds, quick),
         "versions": _versions(),
         "machine": _machine(),
         "left_out": [*trial.left_out, *([f"seeds {unasked} of this experiment"] if unasked else []), *missing, *partly],
     }
-    if not quick:
-        write_text(results / f"{slug}.json", json.dumps(entry, indent=1) + "\n")
-    return entry
 
 
 def _reported(results: Path) -> dict[str, dict[int, Measured]]:
@@ -153,7 +163,7 @@ def _mean_seconds(cells: Iterable[Measured]) -> float:
 
 def _command(trial: Experiment, seeds: Sequence[int], quick: bool) -> str:
     """What to type for the same numbers."""
-    others = [] if quick or seeds == tuple(trial.seeds) else ["--seeds", *map(str, seeds)]
+    others = [] if quick or tuple(seeds) == tuple(trial.seeds) else ["--seeds", *map(str, seeds)]
     return " ".join(["retrodict reproduce", trial.slug, *(["--quick"] if quick else []), *others])
 
 

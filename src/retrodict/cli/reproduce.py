@@ -47,7 +47,8 @@ def reproduce(
         quick: a smaller run of the same experiment, in about a minute, that is never reported.
         seeds: seeds to run.
         arms: run these arms only, and those they need; the others are judged where they were run before.
-        extend: keep the arms and seeds that the results file reports, wherever they were run, and run what is missing.
+        extend: keep the arms and seeds that the results file reports, wherever they were run, run what is missing, and write
+            the file after every arm.
         jobs: processes among which arms and seeds are shared out.
         work: folder for what the arms write.
         results: folder for the results file.
