@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import time
@@ -13,7 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from retrodict.files import write_text
+from retrodict.files import write_json
 
 RESULTS = Path(__file__).parents[1] / "results" / "benchmarks"
 LOAD = os.getloadavg()[0]
@@ -90,4 +89,4 @@ def write(
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, {machine}, load {LOAD:.1f} when it began",
         "versions": {package: version(package) for package in packages} | versions,
     }
-    write_text(out, json.dumps(report, indent=1) + "\n")
+    write_json(out, report)

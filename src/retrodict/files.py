@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from retrodict.errors import DataError
 
@@ -39,6 +42,41 @@ def write_text(path: Path, text: str) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     partial.write_text(text)
     partial.replace(path)
+
+
+#: JSON knows no such numbers: they are written as these texts, as protocol buffers do.
+NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write what `read_json` reads: dicts, lists, texts and numbers, of which those that are not finite become texts."""
+    write_text(path, json.dumps(_texts(value), indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """What `write_json` wrote; raises DataError where the file is no JSON."""
+    try:
+        return _numbers(json.loads(path.read_text()))
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path} is no JSON ({error}); run the command that writes it again.") from None
+
+
+def _texts(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _texts(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_texts(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
+def _numbers(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _numbers(v) for key, v in value.items()}
+    if isinstance(value, list):
+        return [_numbers(v) for v in value]
+    return NOT_FINITE.get(value, value) if isinstance(value, str) else value
 
 
 def published_file(*parts: str) -> Path:

@@ -1,6 +1,7 @@
 """The frame of a claim run: resumable by (arm, seed), honest about what was left out."""
 
 import json
+import math
 import sys
 import types
 
@@ -9,6 +10,7 @@ import pytest
 from retrodict.claims import Check, Experiment, Number, Standing, Table, reproduce
 from retrodict.cli import reproduce as cli
 from retrodict.errors import DataError
+from retrodict.files import read_json, write_json
 
 
 class Counting(Experiment):
@@ -74,7 +76,8 @@ def test_it_tells_what_is_done_and_how_long_the_rest_may_take(counting, folders)
     assert [s.left is None for s in told] == [True, False, False]  # nothing is known before an arm has run
     assert told[-1].left == 0
     assert [check.name for check in told[-1].checks] == ["mean"]
-    assert reproduce("counting", arms=["first"], seeds=[1], **folders)["measured"]["first"].keys() == {1}
+    elsewhere = folders | {"results": folders["results"] / "other"}
+    assert reproduce("counting", arms=["first"], seeds=[1], **elsewhere)["measured"]["first"].keys() == {1}
     for arm, seed, seconds in (("first", 0, 10), ("second", 0, 4), ("first", 1, 20)):
         (folders["work"] / "counting" / f"seed-{seed}" / f"{arm}.json").write_text(json.dumps({"score": 1.0, "seconds": seconds}))
     told.clear()
@@ -100,11 +103,12 @@ def test_what_was_not_run_is_left_out_and_nothing_holds_then(counting, folders):
     entry = reproduce("counting", arms=["first"], **folders)
     assert not entry["holds"]
     assert entry["left_out"] == ["second (seeds [0, 1])"]
+    assert entry["command"] == "retrodict reproduce counting --arms first"
 
 
 def test_a_run_of_other_seeds_says_so(counting, folders):
     assert reproduce("counting", **folders)["command"] == "retrodict reproduce counting"
-    entry = reproduce("counting", seeds=(1, 2), **folders)
+    entry = reproduce("counting", seeds=(1, 2), **folders | {"results": folders["results"] / "other"})
     assert entry["command"] == "retrodict reproduce counting --seeds 1 2"
     assert entry["left_out"] == ["seeds [0] of this experiment"]
 
@@ -125,8 +129,12 @@ def test_seeds_are_added_to_what_was_reported_on_another_machine(monkeypatch, co
     nowhere = folders | {"work": folders["work"] / "nowhere"}
     assert reproduce("counting", extend=True, **nowhere)["measured"] == entry["measured"]
     assert not counting.calls
-    reproduce("counting", seeds=[0], **nowhere)  # what was reported counts only where it is asked to
-    assert counting.calls == [("first", 0), ("second", 0)]
+    with pytest.raises(DataError, match=r"reports 4 arms over seeds, 2 of which this run would not have"):
+        reproduce("counting", seeds=[0], **nowhere)
+    assert not counting.calls
+    assert reported(folders) == entry["measured"]
+    reproduce("counting", **nowhere)  # what was reported counts only where it is asked to
+    assert len(counting.calls) == 4
 
 
 def test_an_extended_run_that_is_stopped_has_reported_the_arms_that_ended(counting, folders):
@@ -136,10 +144,31 @@ def test_an_extended_run_that_is_stopped_has_reported_the_arms_that_ended(counti
     for extend in (False, True):
         work = folders["work"].with_name(f"{extend}")
         with pytest.raises(KeyboardInterrupt):
-            reproduce("counting", seeds=[1], extend=extend, **folders | {"work": work})
+            reproduce("counting", seeds=[0, 1], extend=extend, **folders | {"work": work})
         if not extend:
             assert (folders["results"] / "counting.json").read_text() == whole  # half a run takes no whole one's place
     assert [set(runs) for runs in reported(folders).values()] == [{0, 1}, {0}]
+
+
+def test_what_is_only_judged_anew_stays_the_machine_s_that_measured_it(counting, folders):
+    reproduce("counting", **folders)
+    file = folders["results"] / "counting.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"machine": "another"}))
+    assert reproduce("counting", extend=True, **folders)["machine"] == "another"
+    assert reproduce("counting", **folders | {"work": folders["work"].with_name("anew")})["machine"] != "another"
+
+
+def test_numbers_that_are_not_finite_stay_so_in_a_file_that_any_parser_reads(tmp_path):
+    value = {"least": [float("-inf"), 1.5, float("inf")], "none": float("nan"), "words": "Infinity is a word", "left": None}
+    write_json(tmp_path / "value.json", value)
+    text = (tmp_path / "value.json").read_text()
+    json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    again = read_json(tmp_path / "value.json")
+    assert math.isnan(again.pop("none"))
+    assert again == {k: v for k, v in value.items() if k != "none"}
+    (tmp_path / "value.json").write_text("{")
+    with pytest.raises(DataError, match="is no JSON"):
+        read_json(tmp_path / "value.json")
 
 
 def reported(folders):
@@ -194,6 +223,6 @@ def test_an_arm_that_is_asked_for_brings_those_it_needs(monkeypatch, folders):
     monkeypatch.setattr("retrodict.claims.experiment.claims", lambda: ("chain",))
     entry = reproduce("chain", arms=["second"], seeds=[1], **folders)
     assert entry["measured"]["second"][1]["read"] == 1
-    entry = reproduce("chain", arms=["first"], seeds=[0], **folders)
+    entry = reproduce("chain", arms=["first"], seeds=[0], **folders | {"results": folders["results"] / "other"})
     assert set(entry["measured"]["first"]) == {0}
     assert "second" not in entry["measured"]

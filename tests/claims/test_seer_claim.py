@@ -21,9 +21,9 @@ def measured(*, errors=(0.94, 0.97, 1.0), shuffled=1.31, forecast=0.79, success=
     cells = {f"pretrain {name}": {s: {"error": e * (1 + s)} for s in seeds} for name, e in zip(names, errors, strict=True)}
     for s in seeds:
         own = cells["pretrain pidm"][s]
-        own |= {"shuffled": shuffled * 0.7, "unshuffled": 0.7, "forecast": forecast * 0.3, "copy": 0.3}
+        own |= {"shuffled": shuffled * 0.7, "unshuffled": 0.7, "forecast, pixels": forecast * 0.3, "copy, pixels": 0.3}
     for name, share in zip(("pidm", "bc", "scratch"), success, strict=True):
-        cells[f"play {name}, 5"] = {s: {"outcomes": [int(i < 20 * share) for i in range(20)]} for s in seeds}
+        cells[f"play {name}, 5"] = {s: {"success": share} for s in seeds}
     return cells
 
 

@@ -21,13 +21,12 @@ def judged(*, inverse=0.85, supervised=0.9, error=0.4, off=0.8, shuffled=2.0, vi
     seeds = (0, 1, 2)
     mine = {"inverse": inverse, "forward": 0.8, "forward error": error, "video error": video}
     mine |= {"off": off, "off, shuffled": shuffled}
-    outcomes = [[int(i < round(share * 30)) for i in range(30)] for share in won]
     names = ("play uwm with video", "play uwm", "play diffusion policy")
     arms = {
         "modes uwm": mine,
         "modes supervised": {"inverse": supervised},
         "modes tied": {"inverse": tied[0], "forward": tied[1]},
-        **{name: {"outcomes": o} for name, o in zip(names, outcomes, strict=True)},
+        **{name: {"success": share} for name, share in zip(names, won, strict=True)},
     }
     measured = {name: dict.fromkeys(seeds, numbers) for name, numbers in arms.items()}
     return [check.holds for check in EXPERIMENT.checks(measured, False)]
@@ -56,7 +55,7 @@ def test_it_is_held_to_the_thresholds_of_its_page(changed, fails):
 
 def test_what_was_not_run_is_not_judged():
     assert EXPERIMENT.checks({}, False) == []
-    only = {"modes tied": {0: {"inverse": 0.1, "forward": 0.1}}, "play uwm": {0: {"outcomes": [1, 0]}}}
+    only = {"modes tied": {0: {"inverse": 0.1, "forward": 0.1}}, "play uwm": {0: {"success": 0.5}}}
     assert EXPERIMENT.checks(only, False) == []
 
 

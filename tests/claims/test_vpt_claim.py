@@ -9,7 +9,7 @@ from retrodict.claims.vpt import EXPERIMENT, FULL
 
 GOOD = {"keys": 0.9, "mouse r2": 0.9, "turn": 0.65, "turn majority": 0.4, "joint": 0.7}
 GAMES = {"clone inferred": 1000, "clone true": 1100, "clone labelled": 850}
-AFTER_RL = {"from scratch": 700, "from the prior, held to it": 900, "from the prior, let go": 900}
+AFTER_RL = {"from scratch": 700, "from the prior, held throughout": 900, "from the prior, let go": 900}
 
 
 def measured():
@@ -43,15 +43,15 @@ def test_all_lines_of_the_page_are_judged_and_hold_at_their_thresholds():
         ("inverse model, few", "joint", 0.5, 4),
         ("clone true", "tics", [1200.0] * 60, 5),
         ("clone labelled", "tics", [860.0] * 60, 6),
-        ("clone labelled", "tics", [0.0, 1990.0] * 30, 7),
-        ("reinforce from the prior, held to it", "tics", [899.0] * 60, 8),
+        ("clone labelled", "tics", ([700.0] * 60, [990.0] * 60), 7),  # trainings that differ, however alike their games
+        ("reinforce from the prior, held throughout", "tics", [899.0] * 60, 8),
         ("reinforce from the prior, let go", "tics", [901.0] * 60, 9),
     ],
 )
 def test_each_line_can_fail(arm, name, worse, which):
     numbers = measured()
-    for of_seed in numbers[arm].values():
-        of_seed[name] = worse
+    for seed, of_seed in numbers[arm].items():
+        of_seed[name] = worse[seed] if isinstance(worse, tuple) else worse
     assert not EXPERIMENT.checks(numbers, quick=False)[which].holds
 
 
@@ -80,4 +80,4 @@ def test_every_arm_runs(tmp_path, monkeypatch):
     assert measured["inverse model"]["mouse r2 of the true bins"] > 0.9
     assert 0 <= measured["clone inferred"]["labels right"] <= 1
     assert len(measured["clone true"]["tics"]) == 1
-    assert len(measured["reinforce from the prior, held to it"]["curve"]) == 2
+    assert len(measured["reinforce from the prior, held throughout"]["curve"]) == 2

@@ -53,6 +53,11 @@ def test_paired_finds_a_small_steady_difference_under_large_common_noise(kind):
     assert paired(b, a, "sign").p > 0.99
 
 
+def test_few_pairs_cannot_be_as_good_as_certain():
+    assert np.isnan(paired([1.0], [0.0]).p)
+    assert paired([1.0, 1.1, 0.9], [0.0, 0.0, 0.0]).p == 0.25  # 2 of the 8 ways in which three signs may fall
+
+
 def test_paired_drops_pairs_not_values_and_leaves_ties_out_of_the_sign_test():
     assert paired([1, np.nan, 3], [0, 1, np.inf], "t").dropped == 2
     assert paired([1, 1, 2], [1, 1, 0], "sign").n == 1

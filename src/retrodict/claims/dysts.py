@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
@@ -17,6 +16,7 @@ from retrodict.claims.baselines.segments import SegmentTraining, steps_saved
 from retrodict.claims.baselines.series_features import BUNDLED, accuracy, bundled, encoders, features, surrogates
 from retrodict.claims.experiment import Check, Experiment, Measured
 from retrodict.errors import DataError, NotIdentifiableError
+from retrodict.files import read_json
 from retrodict.metrics import interval, rank_correlation
 from retrodict.systems.laws.chaos_benchmark import MOTION, ChaosBenchmark
 from retrodict.systems.laws.sparse_identification import SINDy
@@ -71,7 +71,7 @@ def generated(folder: Path) -> dict[str, dict[str, Any]]:
     """What `generate` left: name -> period, lyapunov, series (STEPS, 3)."""
     found: dict[str, dict[str, Any]] = {}
     for part in range(PARTS):
-        rows = json.loads((folder / f"generate-{part}.json").read_text())["systems"]
+        rows = read_json(folder / f"generate-{part}.json")["systems"]
         with np.load(folder / f"systems-{part}.npz") as series:
             found |= {name: {**row, "series": series[name]} for name, row in rows.items() if "failed" not in row}
     return found
@@ -161,7 +161,10 @@ class Dysts(Experiment):
 
     @property
     def left_out(self) -> Sequence[str]:  # type: ignore[override]
-        said = ["shallow PLRNN with GTF on 10 systems: its page has its own experiment, and no check here asks for it"]
+        said = [
+            "shallow PLRNN with GTF on 10 systems: its page has its own experiment, and no check here asks for it",
+            "transfer (f) with 5 seeds: 3, as for the rest",
+        ]
         if find_spec("sktime") is None:
             said.append('transfer (f): the bundled sets come with sktime, which is not installed: pip install "retrodict[chaos]"')
         return said

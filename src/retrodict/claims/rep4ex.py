@@ -5,6 +5,7 @@ On a synthetic mixing with a swirl and without, and on pictures of a mass that M
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -202,7 +203,7 @@ def _mean(name: str, values: Sequence[float], asked: str, holds: Callable[[float
 
 def _count(name: str, which: Sequence[bool], share: float) -> Check:
     """In how many seeds something is so, asked of a share of them."""
-    wanted = round(share * len(which))
+    wanted = math.ceil(share * len(which))
     return Check(name, float(sum(which)), None, f">= {wanted} of {len(which)} seeds", sum(which) >= wanted)
 
 

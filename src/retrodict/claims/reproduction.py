@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import platform
+import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -17,7 +17,7 @@ from typing import Any
 from retrodict._version import __version__
 from retrodict.claims.experiment import Check, Experiment, Measured, experiment
 from retrodict.errors import DataError
-from retrodict.files import write_text
+from retrodict.files import read_json, write_json
 
 PACKAGES = (
     *("torch", "numpy", "scipy", "numba", "scikit-learn", "gymnasium", "av"),
@@ -74,7 +74,7 @@ def reproduce(
         results: folder of the results files.
         report: called when it begins and after every arm.
 
-    Returns the results entry. Raises DataError for an unknown slug or arm.
+    Returns the results entry. Raises DataError for an unknown slug or arm, and where the results file would lose what it reports.
     """
     trial = experiment(slug)
     seeds = tuple(trial.seeds[:1] if quick and seeds is None else seeds or trial.seeds)
@@ -83,13 +83,20 @@ def reproduce(
         raise DataError(f"{slug} has no arm {', '.join(sorted(unknown))}; its arms are {', '.join(todo)}.")
     home = work / (f"{slug}-quick" if quick else slug)
     file = results / f"{slug}.json"
-    reported = {} if quick else _reported(file)
+    before = read_json(file) if file.exists() and not quick else {}
+    reported = _by_seed(before.get("measured", {}))
     measured = {arm: dict(reported[arm]) for arm in todo if arm in reported} if extend else {}
     cells = [(arm, seed) for seed in seeds for arm in todo]
     here = {cell for cell in cells if cell_path(home, *cell).exists()}
     for arm, seed in here:
-        measured.setdefault(arm, {})[seed] = json.loads(cell_path(home, arm, seed).read_text())
+        measured.setdefault(arm, {})[seed] = read_json(cell_path(home, arm, seed))
     wanted = todo if arms is None else with_needs(arms, trial.needs)
+    known = {(arm, seed) for arm in todo for seed in reported.get(arm, {})}
+    if lost := len(known - {(arm, seed) for arm, seed in cells if arm in wanted} - here) * (not extend):
+        raise DataError(
+            f"{file} reports {len(known)} arms over seeds, {lost} of which this run would not have: add to it by --extend, or "
+            "write elsewhere by --results."
+        )
     lacking = {(arm, seed) for arm, seed in cells if arm in wanted and seed not in measured.get(arm, {})}
     # An arm that was measured elsewhere has left its files there: it runs again where another one reads them.
     read = {(need, seed) for arm, seed in lacking for need in with_needs([arm], trial.needs)}
@@ -97,18 +104,21 @@ def reproduce(
     taken = {arm: _mean_seconds(numbers.values()) for arm, numbers in reported.items()}
     total = sum(arm in wanted for arm, _ in cells)
     tell = report or (lambda standing: None)
+    ran = bool(due)
     tell(Standing(total - len(due), total, _left(due, measured, taken, jobs)))
     for arm, seed in _run(trial, tuple(due), home, quick, jobs):
         del due[arm, seed]
-        numbers = json.loads(cell_path(home, arm, seed).read_text())
+        numbers = read_json(cell_path(home, arm, seed))
         measured.setdefault(arm, {})[seed] = numbers
         if extend and not quick:  # without, a run that is stopped would leave less than the file had
-            write_text(file, json.dumps(_entry(trial, measured, quick), indent=1) + "\n")
+            write_json(file, _entry(trial, measured, quick))
         left = _left(due, measured, taken, jobs)
         tell(Standing(total - len(due), total, left, (arm, seed), numbers["seconds"], trial.checks(measured, quick)))
     entry = _entry(trial, measured, quick)
+    if extend and not ran and before:  # judged anew, where nothing was measured
+        entry |= {name: before[name] for name in ("versions", "machine")}
     if not quick:
-        write_text(file, json.dumps(entry, indent=1) + "\n")
+        write_json(file, entry)
     return entry
 
 
@@ -130,18 +140,15 @@ def _entry(trial: Experiment, measured: Mapping[str, Mapping[int, Measured]], qu
         "measured": measured,
         "seeds": seeds,
         "seconds": round(sum(numbers["seconds"] for arm in measured.values() for numbers in arm.values())),
-        "command": _command(trial, seeds, quick),
+        "command": _command(trial, seeds, tuple(measured) if missing else (), quick),
         "versions": _versions(),
         "machine": _machine(),
         "left_out": [*trial.left_out, *([f"seeds {unasked} of this experiment"] if unasked else []), *missing, *partly],
     }
 
 
-def _reported(results: Path) -> dict[str, dict[int, Measured]]:
-    """What each arm measured with each seed when the experiment was last reported."""
-    if not results.exists():
-        return {}
-    measured: Mapping[str, Mapping[str, Measured]] = json.loads(results.read_text())["measured"]
+def _by_seed(measured: Mapping[str, Mapping[str, Measured]]) -> dict[str, dict[int, Measured]]:
+    """Arm -> seed -> numbers, from a results file, whose keys are texts."""
     return {arm: {int(seed): numbers for seed, numbers in cells.items()} for arm, cells in measured.items()}
 
 
@@ -161,10 +168,12 @@ def _mean_seconds(cells: Iterable[Measured]) -> float:
     return sum(seconds) / len(seconds)
 
 
-def _command(trial: Experiment, seeds: Sequence[int], quick: bool) -> str:
-    """What to type for the same numbers."""
-    others = [] if quick or tuple(seeds) == tuple(trial.seeds) else ["--seeds", *map(str, seeds)]
-    return " ".join(["retrodict reproduce", trial.slug, *(["--quick"] if quick else []), *others])
+def _command(trial: Experiment, seeds: Sequence[int], arms: Sequence[str], quick: bool) -> str:
+    """What to type for the same numbers; `arms` where some were not run."""
+    words = ["retrodict", "reproduce", trial.slug]
+    words += ["--quick"] if quick else []
+    words += ["--seeds", *map(str, seeds)] if not quick and tuple(seeds) != tuple(trial.seeds) else []
+    return shlex.join([*words, *(["--arms", *arms] if arms else [])])
 
 
 def with_needs(arms: Iterable[str], needs: Mapping[str, Sequence[str]]) -> set[str]:
@@ -190,7 +199,7 @@ def run_cell(trial: Experiment, cell: Cell, home: Path, quick: bool) -> Cell:
     path.parent.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     numbers = dict(trial.arms(quick)[arm](seed, path.parent, quick))
-    write_text(path, json.dumps({**numbers, "seconds": time.monotonic() - began}, indent=1))
+    write_json(path, {**numbers, "seconds": time.monotonic() - began})
     return cell
 
 

@@ -104,9 +104,9 @@ class SeerClaim(Experiment):
             return [*_below("pidm", "bc", errors), *heeded(ours, ">", 1.0)]
         found = []
         for other, margin in (("bc", 0.10), ("scratch", 0.15)):
-            mine, theirs = (_outcomes(measured, f"play {name}, {JUDGED}") for name in ("pidm", other))
-            if pairs := sorted(mine.keys() & theirs.keys()):
-                gap = paired([mine[p] for p in pairs], [theirs[p] for p in pairs])
+            mine, theirs = (measured.get(f"play {name}, {JUDGED}", {}) for name in ("pidm", other))
+            if seeds := sorted(mine.keys() & theirs.keys()):
+                gap = paired([mine[s]["success"] for s in seeds], [theirs[s]["success"] for s in seeds], "t")
                 name = f"success after {JUDGED} demonstrations, pretrained PIDM - {_NAMES[other]}"
                 found.append(Check.of(name, gap, f">= {margin:.2f}", gap.value >= margin - 1e-9))
         for low, high in (("pidm", "auxiliary"), ("auxiliary", "bc")):
@@ -115,7 +115,8 @@ class SeerClaim(Experiment):
             ratio = float(np.mean([errors["pidm"][s] for s in seeds]) / np.mean([errors["bc"][s] for s in seeds]))
             found.append(Check("validation error, PIDM / BC", ratio, None, "<= 0.95", ratio <= 0.95))
         found += heeded(ours, ">=", 1.30)
-        found += _ratio("error of the forecast on moving patches / of copying the frame", "forecast", "copy", ours, "<=", 0.80)
+        parts = "forecast, pixels", "copy, pixels"
+        found += _ratio("error of the forecast on moving patches / of copying the frame", *parts, ours, "<=", 0.80)
         return found
 
     def tables(self, measured: Mapping[str, Mapping[int, Measured]]) -> Sequence[Table]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_files
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -75,10 +74,11 @@ def reproduce(
 
 def _known(slug: str, results: Path) -> dict[str, Any]:
     """What an experiment found when it was last reported, and the seconds of computing that it took."""
+    from retrodict.files import read_json
     from retrodict.reports.catalogue import reproduced
 
     file = results / f"{slug}.json"
-    seconds = json_files.loads(file.read_text())["seconds"] if file.exists() else None
+    seconds = read_json(file)["seconds"] if file.exists() else None
     return {"system": slug, "found": reproduced(file), "seconds": seconds}
 
 

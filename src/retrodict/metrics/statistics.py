@@ -88,9 +88,9 @@ def paired(
 ) -> Estimate:
     """The mean of `a - b` over pairs (same seed, same start) with interval and p-value; pairs that are not finite are dropped.
 
-    `bootstrap` resamples pairs (BCa interval; p is the two-sided share of resampled means on the far side of zero), `t` is the
-    paired t-test (two-sided), `sign` counts how often `a` exceeds `b`, ties left out: its value is that share with a Wilson
-    interval and its p is one-sided.
+    `bootstrap` resamples pairs (BCa interval; p is the two-sided share of resampled means on the far side of zero, never below
+    the 2^(1 - n) that the signs of n pairs can tell, and NaN for one pair), `t` is the paired t-test (two-sided), `sign` counts
+    how often `a` exceeds `b`, ties left out: its value is that share with a Wilson interval and its p is one-sided.
 
     Raises DataError when the lengths differ or no pair is left.
     """
@@ -113,7 +113,8 @@ def paired(
     else:
         estimate = interval(d, "bootstrap", level, seed)
         means = np.random.default_rng(seed).choice(d, (RESAMPLES, n)).mean(1)
-        p = min(1.0, 2 * (1 + min((means <= 0).sum(), (means >= 0).sum())) / (1 + RESAMPLES))
+        share = 2 * (1 + min((means <= 0).sum(), (means >= 0).sum())) / (1 + RESAMPLES)
+        p = min(1.0, max(share, 2.0 ** (1 - n))) if n > 1 else float("nan")
     return Estimate(estimate.value, estimate.low, estimate.high, n, dropped, estimate.spread, float(p))
 
 
