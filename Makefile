@@ -43,7 +43,7 @@ interop: $(VENV)/.installed  ## what we write opens in LeRobot and Minari, and t
 	$(BIN)/python interop/minari_check.py
 
 benchmarks: $(VENV)/.installed interop  ## side by side with peers, on a quiet machine; writes results/benchmarks/
-	$(PIP) "jax>=0.10,<0.11" torchcde
+	$(PIP) "jax>=0.10,<0.11" pylance torchcde
 	for each in window_reading recurrent_scan chaos_generation rendering mode_curves small_networks; do $(BIN)/python benchmarks/$$each.py || exit 1; done
 
 clean:  ## remove environments and what the demo made

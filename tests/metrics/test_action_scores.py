@@ -108,3 +108,31 @@ def test_refusals():
     broken[3, 4] = np.nan
     with pytest.raises(DataError, match="not finite"):
         action_scores(broken, true, SPACE)
+
+
+def test_infinite_bounds_and_small_units_do_not_make_everything_right():
+    endless = ActionSpace({"arm": Box(("x",), -np.inf, np.inf)})
+    true = np.random.default_rng(0).random((50, 1))
+    assert action_scores(np.full((50, 1), 100.0), true, endless)["joint"]["accuracy"] == 0
+    tiny = np.linspace(0, 3e-9, 50)[:, None]
+    assert action_scores(-tiny, tiny, endless)["joint"]["accuracy"] < 0.1
+    with pytest.raises(DataError, match="must rise"):
+        Box(("x",), 1, 1)
+
+
+def test_a_number_that_never_changes_is_judged_by_its_own_size():
+    space = ActionSpace({"arm": Box(("x", "grip"))})
+    true = np.column_stack([np.linspace(-1, 1, 40), np.ones(40)])
+    assert action_scores(true + np.array([0.0, 0.002]), true, space)["joint"]["accuracy"] == 1
+    assert action_scores(true + np.array([0.0, 0.2]), true, space)["joint"]["accuracy"] == 0
+
+
+def test_the_best_constant_is_not_split_by_where_cells_begin():
+    rng = np.random.default_rng(0)
+    values = np.concatenate([rng.normal(0.5, 0.02, 600), rng.uniform(-1, 1, 400)])[:, None]
+    space = ActionSpace({"arm": Box(("x",), -1, 1)})
+    best = max((np.abs(c - values) <= 0.1).mean() for c in np.linspace(-1, 1, 4001))
+    assert action_scores(values, values, space)["joint"]["majority"] == pytest.approx(best, abs=2e-3)
+    both = np.column_stack([values, rng.permutation(values)])
+    pair = ActionSpace({"arm": Box(("x", "y"), -1, 1)})
+    assert action_scores(both, both, pair)["joint"]["majority"] == pytest.approx(best**2, abs=0.02)

@@ -92,3 +92,14 @@ def test_what_is_built_on_neighbours():
     assert overlap(grid + 500, grid) == 0
     with pytest.raises(DataError, match="4 nearest neighbours"):
         knn(query, keys, 4)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e3, 1e4])
+def test_neighbours_are_the_nearest_wherever_the_origin_is(offset):
+    generator = torch.Generator().manual_seed(0)
+    keys = (torch.randn(500, 8, generator=generator) + offset).float()
+    query = keys[:50] + 0.125  # exact in float32 there, too
+    found, apart = knn(query, keys, 1)
+    exact = (query[:, None].double() - keys.double()).norm(dim=-1)
+    assert torch.equal(found[:, 0], exact.argmin(1))
+    torch.testing.assert_close(apart[:, 0].double(), exact.amin(1), rtol=1e-4, atol=1e-4)

@@ -161,7 +161,8 @@ def test_confidence_is_the_probability_to_be_within_tolerance(kind):
 
 @pytest.mark.parametrize("kind", ["mse", "l1", "smooth_l1", "norm_cosine"])
 def test_regression_losses_vanish_at_the_truth_only(kind):
-    dist = loud(ActionHead(BODY, 4, {"arm": kind}))(torch.randn(6, 4))
+    endless = ActionSpace({"arm": Box(("x", "y"))})
+    dist = loud(ActionHead(endless, 4, {"arm": kind}))(torch.randn(6, 4))
     truth = dist.mode()
     assert dist.loss(truth).item() == pytest.approx(0, abs=1e-6)
     assert dist.loss(truth + 0.5).item() > 0.001
@@ -268,3 +269,13 @@ def test_joint_head_is_a_distribution_and_ignores_a_resting_mouse():
     at_rest = codec.encode(still.numpy())[0] % 2 == 0
     assert at_rest.any()
     assert not still[torch.from_numpy(at_rest), 2].any()
+
+
+def test_a_number_that_never_changes_is_certain_and_answers_stay_in_range():
+    still = ActionHead(ActionSpace({"arm": Box(("x", "grip"))}), 4)
+    still.fit_scale(np.column_stack([np.linspace(-1, 1, 20), np.ones(20)]))
+    assert still(torch.zeros(1, 4)).confidence().item() > 0
+    head = loud(ActionHead(ActionSpace({"arm": Box(("x",), -1, 1)}), 4, {"arm": "mse"}))
+    head.fit_scale(np.linspace(-1, 1, 20)[:, None])
+    said = head(10 * torch.randn(100, 4)).mode()
+    assert said.abs().max() == 1

@@ -191,3 +191,13 @@ def test_hyperparameters_out_of_range_are_refused(digits):
 def test_what_it_learned_survives_saving(theory, tmp_path):
     loaded = rd.load(theory.save(tmp_path / "theory"))
     assert (loaded.curve(np.arange(50)) == theory.curve(np.arange(50))).all()
+
+
+def test_a_run_is_held_against_the_theory_of_its_own_depth(digits):
+    three = rd.DeepLinear(whiten=True, components=30, width=16, depth=3, rate=0.02).fit(digits)
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(16, 30), (16, 16), (10, 16)]
+    small = [0.1 * torch.randn(*shape, dtype=torch.float64, generator=generator) / 4 for shape in shapes]
+    run = three.train(small, 4000, every=40)
+    two = rd.DeepLinear(whiten=True, components=30, width=16, depth=2, rate=0.02).fit(digits)
+    assert two.analyse(run).values["begin"] == pytest.approx(three.analyse(run).values["begin"])

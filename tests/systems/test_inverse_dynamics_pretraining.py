@@ -90,7 +90,13 @@ def test_a_few_demonstrations_of_a_new_task_are_enough_and_leave_the_encoder_alo
     few = System.load(fitted.save(tmp_path / "idp"), device="cpu")
     goal = np.array([0.3, 0.7])
     before = {name: value.clone() for name, value in few.net_["encoder"].state_dict().items()}
-    assert few.adapt(towards(goal, 4, seed=5)) is few
+    taught = towards(goal, 4, seed=5)
+    torch.manual_seed(1)
+    assert few.adapt(taught) is few
+    assert {episode.identity for episode in taught} <= set(few.learned_from_)  # none of them may calibrate it
+    torch.manual_seed(2)
+    other = System.load(tmp_path / "idp", device="cpu").adapt(taught)
+    assert all(torch.equal(a, b) for a, b in zip(few.net_.parameters(), other.net_.parameters(), strict=True))
     assert all(torch.equal(value, before[name]) for name, value in few.net_["encoder"].state_dict().items())
     new = towards(goal, 3, seed=6)
     frames = torch.from_numpy(new[0][EYE]).movedim(-1, 1)

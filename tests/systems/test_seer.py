@@ -280,6 +280,7 @@ def test_adapting_adds_a_task_and_is_kept_on_disk(tmp_path):
     before = {name: value.clone() for name, value in seer.net_.state_dict().items()}
     assert not seer.mask(seer.net_, 3).equal(seer_mask(seer.net_.layout, 3))
     assert seer.adapt(few) is seer
+    assert {episode.identity for episode in few} <= set(seer.learned_from_)  # none of them may calibrate it
     assert seer.spec_.tasks[-1] == "up"
     assert seer.mask(seer.net_, 3).equal(seer_mask(seer.net_.layout, 3))  # all is seen now
     assert all(not torch.equal(value, before[name]) for name, value in seer.net_.named_parameters() if "trunk" in name)

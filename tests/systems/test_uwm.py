@@ -313,7 +313,9 @@ def test_it_adapts_to_one_task_and_keeps_its_scale(fitted, tmp_path):
     model = System.load(fitted.save(tmp_path / "uwm"))
     model.adapt_steps = 3
     before = {name: value.clone() for name, value in model.net_.state_dict().items()}
-    assert model.adapt(recordings(2, seed=7)) is model
+    few = recordings(2, seed=7)
+    assert model.adapt(few) is model
+    assert {episode.identity for episode in few} <= set(model.learned_from_)  # none of them may calibrate it
     after = model.net_.state_dict()
     assert torch.equal(before["scale.scale"], after["scale.scale"])
     assert not torch.equal(before["denoiser.positions"], after["denoiser.positions"])

@@ -104,3 +104,13 @@ def test_choices_are_refused_and_acting_needs_a_reset():
     policy.act({STATE: torch.zeros(2, 2)})
     with pytest.raises(RetrodictError, match="2 worlds and is shown 3"):
         policy.act({STATE: torch.zeros(3, 2)})
+
+
+def test_judging_moves_no_code():
+    made = two_ways(5)
+    policy = VQBeT(TrueState(device="cpu").fit(made), **TINY, device="cpu").fit(made, run=QUIET)
+    tokens = policy.net_["tokens"].eval()
+    before = {name: value.clone() for name, value in tokens.state_dict().items()}
+    chunks, counts = policy._chunks(policy.net_, policy.reader(made).gather(np.array([[0, 0], [0, 3]])))
+    tokens.learn(chunks.flatten(0, 1), counts.flatten(0, 1))
+    assert all(torch.equal(value, before[name]) for name, value in tokens.state_dict().items())

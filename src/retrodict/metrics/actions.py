@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,11 @@ from numpy.typing import ArrayLike
 
 from retrodict.errors import DataError
 from retrodict.trajectories import ActionSpace, Box, Discrete
+from retrodict.trajectories.actions import Part, range_met
+
+#: The flat encoding of actions is float32: a value counts as on the tolerance that is off by a few of its last digits.
+ROUNDED = 4 * float(np.finfo(np.float32).eps)
+SEARCHED = 20_000
 
 
 @dataclass(frozen=True)
@@ -32,8 +37,8 @@ class Rightness:
 
     @classmethod
     def of(cls, space: ActionSpace, actions: np.ndarray, tolerance: float = 0.05) -> Rightness:
-        """Ranges are those the space declares, and where it declares none those met in `actions` (n, width)."""
-        ranges = np.ptp(actions, 0).astype(float) if len(actions) else np.ones(space.width)
+        """Ranges are those the space declares, and where it declares none those met in `actions` (n, width), see `range_met`."""
+        ranges = range_met(actions) if len(actions) else np.ones(space.width)
         for part, where in zip(space.parts.values(), space.slices.values(), strict=True):
             if isinstance(part, Box) and part.low is not None and part.high is not None:
                 ranges[where] = part.high - part.low
@@ -43,14 +48,7 @@ class Rightness:
         """For every number of the flat actions (n, width) whether it is right, bool (n, width)."""
         out = np.empty(pred.shape, bool)
         for part, where in zip(self.space.parts.values(), self.space.slices.values(), strict=True):
-            p, t = pred[:, where], true[:, where]
-            if not isinstance(part, Box):
-                out[:, where] = np.rint(p) == np.rint(t)
-            elif part.quantiser is not None:
-                out[:, where] = part.quantiser.encode(p) == part.quantiser.encode(t)
-            else:
-                # A value that lies on the tolerance counts: the flat encoding is float32, hence the hair's breadth.
-                out[:, where] = np.abs(p - t) <= self.tolerance * self.ranges[where] * (1 + 1e-6) + 1e-7
+            out[:, where] = _right(part, pred[:, where], true[:, where], self.tolerance * self.ranges[where])
         return out
 
     def parts(self, pred: np.ndarray, true: np.ndarray) -> dict[str, np.ndarray]:
@@ -61,6 +59,33 @@ class Rightness:
     def joint(self, pred: np.ndarray, true: np.ndarray) -> np.ndarray:
         """Whether the whole action is right, bool (n,)."""
         return np.asarray(self.entries(pred, true).all(1))
+
+    def majority(self, true: np.ndarray, numbers: Sequence[int]) -> float:
+        """Share of actions (n, width) of which the best constant answer gets all of these numbers right.
+
+        Exact for one number; for several the best that is found from the commonest cell by mending one number after the other,
+        among `SEARCHED` of the actions.
+        """
+        parts = [part for part in self.space.parts.values() for _ in range(part.width)]
+        reach = self.tolerance * self.ranges
+        if len(numbers) == 1:
+            (i,) = numbers
+            return float(_right(parts[i], _commonest(parts[i], true[:, i], reach[i]), true[:, i], reach[i]).mean())
+        searched = true[:: -(-len(true) // SEARCHED)]
+        cells = np.stack([_cells(parts[i], searched[:, i], reach[i]) for i in numbers], 1)
+        _, of, counts = np.unique(cells, axis=0, return_inverse=True, return_counts=True)
+        answer = {i: _commonest(parts[i], searched[of.ravel() == counts.argmax(), i], reach[i]) for i in numbers}
+
+        def hits(actions: np.ndarray, *but: int) -> np.ndarray:
+            kept = [_right(parts[i], answer[i], actions[:, i], reach[i]) for i in numbers if i not in but]
+            return np.asarray(np.all(kept, 0))
+
+        best = 0
+        while (now := int(hits(searched).sum())) > best:
+            best = now
+            for i in numbers:
+                answer[i] = _commonest(parts[i], searched[hits(searched, i), i], reach[i])
+        return float(hits(true).mean())
 
     def __str__(self) -> str:
         kinds = {
@@ -94,7 +119,7 @@ def action_scores(
         * continuous: {kind, r2 (mean over names), mae, accuracy, majority, joint, joint_majority, names: {name: {r2, mae, mse,
           variance, sign, accuracy, majority}}}; `accuracy` is of bins where quantised and within tolerance otherwise, `sign`
           the share with the right sign among values off zero; r2 is None where the truth is constant.
-        `majority` is what the best constant answer would score on the same steps.
+        `majority` is what the best constant answer would score on the same steps; for several numbers the best that was found.
 
     Raises DataError when shapes differ, a value is not finite, or no step is left.
     """
@@ -114,21 +139,21 @@ def action_scores(
         raise DataError("an action to score is not finite; mend or leave out the step first.")
     rule = Rightness.of(space, t, tolerance)
     entries = rule.entries(p, t)
-    classes = _classes(t, rule)
+    every = range(space.width)
     scores: dict[str, Any] = {
         "steps": len(t),
         "share": len(t) / steps,
-        "joint": {"accuracy": float(entries.all(1).mean()), "majority": _majority(classes)},
+        "joint": {"accuracy": float(entries.all(1).mean()), "majority": rule.majority(t, every)},
         "parts": {},
     }
     for name, part in space.parts.items():
         at = space.slices[name]
-        right, truth = entries[:, at], classes[:, at]
+        right, truth = entries[:, at], np.rint(t[:, at])
         if isinstance(part, Discrete):
             scores["parts"][name] = {
                 "kind": part.kind,
                 "accuracy": float(right.mean()),
-                "majority": _majority(truth),
+                "majority": rule.majority(t, every[at]),
                 "names": {
                     choice: {"recall": _mean(right[truth[:, 0] == i]), "share": float((truth[:, 0] == i).mean())}
                     for i, choice in enumerate(part.names)
@@ -140,11 +165,11 @@ def action_scores(
             entry: {
                 **each(p[:, at][:, i], t[:, at][:, i]),
                 "accuracy": float(right[:, i].mean()),
-                "majority": _majority(truth[:, i : i + 1]),
+                "majority": rule.majority(t, every[at][i : i + 1]),
             }
             for i, entry in enumerate(part.names)
         }
-        whole = {"joint": float(right.all(1).mean()), "joint_majority": _majority(truth)}
+        whole = {"joint": float(right.all(1).mean()), "joint_majority": rule.majority(t, every[at])}
         averaged = ("r2", "mae", "accuracy", "majority") if isinstance(part, Box) else ("accuracy", "majority")
         scores["parts"][name] = {"kind": part.kind, **_averages(names, averaged), **whole, "names": names}
     return scores
@@ -173,26 +198,34 @@ def _button(pred: np.ndarray, true: np.ndarray) -> dict[str, float | None]:
     }
 
 
-def _classes(true: np.ndarray, rule: Rightness) -> np.ndarray:
-    """The truth as classes (n, width), by which a constant answer is judged: bins where quantised, else cells of the
-    tolerance.
-    """
-    out: np.ndarray = np.rint(true)
-    for part, where in zip(rule.space.parts.values(), rule.space.slices.values(), strict=True):
-        if isinstance(part, Box):
-            values = true[:, where]
-            if part.quantiser is not None:
-                out[:, where] = part.quantiser.encode(values)
-            else:
-                # A constant answer c is right for every truth in [c - tolerance, c + tolerance]: a cell twice the tolerance wide.
-                cell = np.maximum(2 * rule.tolerance * rule.ranges[where], 1e-12)
-                out[:, where] = np.floor((values - np.median(values, 0)) / cell + 0.5)
-    return out
+def _right(part: Part, pred: np.ndarray | float, true: np.ndarray, reach: np.ndarray | float) -> np.ndarray:
+    """Whether values are right, bool of the shape of `true`; continuous ones may be off by `reach`."""
+    if not isinstance(part, Box):
+        return np.asarray(np.rint(pred) == np.rint(true))
+    if part.quantiser is not None:
+        return np.asarray(part.quantiser.encode(np.asarray(pred)) == part.quantiser.encode(true))
+    return np.asarray(np.abs(pred - true) <= reach * (1 + 1e-6) + ROUNDED * np.abs(true))
 
 
-def _majority(classes: np.ndarray) -> float:
-    _, counts = np.unique(classes, axis=0, return_counts=True)
-    return float(counts.max() / counts.sum())
+def _cells(part: Part, true: np.ndarray, reach: float) -> np.ndarray:
+    """Classes (n,) of which all members have one answer that is right for them."""
+    if not isinstance(part, Box):
+        return np.asarray(np.rint(true))
+    if part.quantiser is not None:
+        return np.asarray(part.quantiser.encode(true))
+    return np.asarray(np.floor((true - np.median(true)) / max(2 * reach, np.finfo(float).tiny) + 0.5))
+
+
+def _commonest(part: Part, true: np.ndarray, reach: float) -> float:
+    """The answer that is right for most of these values (n,)."""
+    ordered = np.sort(true)
+    if isinstance(part, Box) and part.quantiser is None:
+        # It lies in the middle of the stretch, twice the tolerance wide, that holds most of them.
+        ends = np.searchsorted(ordered, ordered + 2 * reach * (1 + 1e-6) + ROUNDED * np.abs(ordered), side="right") - 1
+        first = int((ends - np.arange(len(ordered))).argmax())
+        return float((ordered[first] + ordered[ends[first]]) / 2)
+    _, where, counts = np.unique(_cells(part, ordered, reach), return_index=True, return_counts=True)
+    return float(ordered[where[counts.argmax()]])
 
 
 def _averages(names: Mapping[str, Mapping[str, float | None]], keys: tuple[str, ...]) -> dict[str, float | None]:

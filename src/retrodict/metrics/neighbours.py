@@ -40,14 +40,16 @@ def knn(query: Tensor, keys: Tensor, k: int, metric: Metric = "euclidean", *, le
             first = (found != own).to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :k]
             found, apart = found.gather(1, first), apart.gather(1, first)
     else:
-        blocks = []
+        # |x|^2 + |y|^2 - 2xy, the fast way, has no digits left in float32 where codes lie far from 0 and near each other.
+        centre, blocks = keys.double().mean(0), []
+        wide = keys.double() - centre
         for start in range(0, len(query), BLOCK):
-            apart = torch.cdist(query[start : start + BLOCK], keys)
+            apart = torch.cdist(query[start : start + BLOCK].double() - centre, wide)
             if leave_out:
                 rows = torch.arange(len(apart), device=apart.device)
                 apart[rows, rows + start] = torch.inf
             blocks.append(apart.topk(k, largest=False))
-        found, apart = torch.cat([b.indices for b in blocks]), torch.cat([b.values for b in blocks])
+        found, apart = torch.cat([b.indices for b in blocks]), torch.cat([b.values for b in blocks]).to(query)
     return found, apart.square() / 2 if metric == "cosine" else apart
 
 

@@ -59,7 +59,4 @@ class CodeHead(nn.Module):
     def act(self, codes: Tensor) -> Tensor:
         """Flat actions (..., chunk, width), continuous parts within their range."""
         action: Tensor = self(codes).mode()
-        for part, where in zip(self.head.space.parts.values(), self.head.space.slices.values(), strict=True):
-            if isinstance(part, Box) and part.low is not None and part.high is not None:
-                action[..., where] = action[..., where].clamp(part.low, part.high)
         return action

@@ -190,11 +190,14 @@ class Regression(Distribution):
         mean: (..., n).
         kind: `mse`, `l1` or `smooth_l1`, averaged over n; `norm_cosine` is (|a| - |b|)^2 + 1 - cos(a, b).
         scale: (n,) the unit in which errors are measured.
+        low, high: modes and samples are brought into this range; the loss knows nothing of it.
     """
 
     mean: Tensor
     kind: RegressionLoss
     scale: Tensor
+    low: float = -math.inf
+    high: float = math.inf
 
     def loss(self, value: Tensor) -> Tensor:
         mine, theirs = self.mean / self.scale, value / self.scale
@@ -208,10 +211,10 @@ class Regression(Distribution):
         raise TypeError("a regression head gives no probability; use the kind 'gaussian' where one is needed")
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        return self.mean
+        return self.mode()
 
     def mode(self) -> Tensor:
-        return self.mean
+        return self.mean.clamp(self.low, self.high)
 
     def confidence(self) -> Tensor:
         raise TypeError("a regression head gives no confidence; use the kind 'gaussian' where one is needed")

@@ -24,7 +24,7 @@ from retrodict.networks.distributions import (
 from retrodict.networks.layers import initialise
 from retrodict.objectives.masked import masked_mean
 from retrodict.trajectories import ActionSpace, Box, Discrete, MuLaw, MultiBinary
-from retrodict.trajectories.actions import Part
+from retrodict.trajectories.actions import Part, range_met
 
 Kind = Literal["softmax", "bernoulli", "binned", "cells", "gaussian", "tanh_gaussian", "mse", "l1", "smooth_l1", "norm_cosine"]
 Spread = Literal["squashed", "softplus", "free"]
@@ -270,19 +270,18 @@ class ContinuousHead(nn.Module):
             self.centre.copy_(torch.from_numpy(values.mean(0)))
             self.scale.copy_(torch.from_numpy(np.where(std > 0, std, 1.0)))
         if self.part.low is None or self.part.high is None:
-            self.tolerance.copy_(torch.from_numpy(self.share * np.ptp(values, 0)))
+            self.tolerance.copy_(torch.from_numpy(self.share * range_met(values)))
 
     def forward(self, features: Tensor, temperature: float) -> Distribution:
         out = self.linear(features).float()
+        low = -np.inf if self.part.low is None else self.part.low
+        high = np.inf if self.part.high is None else self.part.high
         if self.kind not in ("gaussian", "tanh_gaussian"):
-            return Regression(self.centre + self.scale * out, self.kind, self.scale)  # type: ignore[arg-type]
+            return Regression(self.centre + self.scale * out, self.kind, self.scale, low, high)  # type: ignore[arg-type]
         mean, std = self._moments(out)
         std = std * temperature
         if self.kind == "tanh_gaussian":
-            low, high = _range(self.part, self.kind)
             return TanhNormal(mean, std, self.tolerance, low, high)
-        low = -np.inf if self.part.low is None else self.part.low
-        high = np.inf if self.part.high is None else self.part.high
         return Normal(self.centre + self.scale * mean, self.scale * std, self.tolerance, low, high)
 
     def _moments(self, out: Tensor) -> tuple[Tensor, Tensor]:

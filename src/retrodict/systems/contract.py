@@ -224,6 +224,11 @@ class System(ABC):
         if not self.is_fitted:
             raise NotFittedError(f"{self.card.slug} has not been fitted: call fit(recordings) or load(folder) first.")
 
+    def taught_by(self, recordings: Recordings) -> None:
+        """Note that these episodes taught it too, so that none of them serves to judge or to calibrate it."""
+        self.learned_from_ = tuple(sorted({*self.learned_from_, *identities(recordings)}))
+        self.heldout_ = tuple(sorted({*self.heldout_} - {*self.learned_from_}))
+
     @property
     def torch_device(self) -> torch.device:
         if self.device != "auto":

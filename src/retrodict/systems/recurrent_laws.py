@@ -102,6 +102,7 @@ class RecurrentLaw(GradientSystem, Law):
     """
 
     kind: ClassVar[Literal["map"]] = "map"  # type: ignore[misc]
+    mixes: ClassVar[bool] = False  # a chaotic map has no digits to spare
 
     sequence: int = 200
     noise: float = field(default=0.0, kw_only=True)

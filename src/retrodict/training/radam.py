@@ -28,7 +28,9 @@ class RAdam(torch.optim.Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
     ) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "taken": 0})
+        settings = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "taken": 0}
+        # `fused` tells torch to bring the counts of steps to the device of the weights when a state is loaded.
+        super().__init__(params, {**settings, "fused": True})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]

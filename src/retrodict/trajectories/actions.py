@@ -6,6 +6,7 @@ vocabulary and says what is known of their meaning. What is unknown is said to b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
@@ -47,7 +48,10 @@ class MuLaw:
 
 @dataclass(frozen=True)
 class Box:
-    """Continuous values, one per name. `low`/`high` are None where the range is unknown."""
+    """Continuous values, one per name. `low`/`high` are None where the range is unknown; infinite bounds become None.
+
+    Raises DataError where `low` is not below `high`.
+    """
 
     kind: ClassVar[str] = "box"
     names: tuple[str, ...]
@@ -55,6 +59,14 @@ class Box:
     high: float | None = None
     unit: str = UNKNOWN
     quantiser: MuLaw | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("low", "high"):
+            bound = getattr(self, name)
+            if bound is not None and math.isinf(bound):
+                object.__setattr__(self, name, None)
+        if self.low is not None and self.high is not None and not self.low < self.high:
+            raise DataError(f"the range of {', '.join(self.names)} must rise, got low {self.low} and high {self.high}.")
 
     @property
     def width(self) -> int:
@@ -98,6 +110,13 @@ class Discrete:
 
 Part = Box | MultiBinary | Discrete
 PARTS: dict[str, type[Box] | type[MultiBinary] | type[Discrete]] = {p.kind: p for p in (Box, MultiBinary, Discrete)}
+
+
+def range_met(values: np.ndarray) -> np.ndarray:
+    """The range (width,) of values (n, width); of a number that never changes its own size, or 1 where that is 0."""
+    values = values.astype(np.float64)
+    span, size = np.ptp(values, 0), np.abs(values).max(0)
+    return np.where(span > 0, span, np.where(size > 0, size, 1.0))
 
 
 @dataclass(frozen=True)

@@ -98,6 +98,7 @@ class KoopmanVAE(GradientSystem, Generator, Encoder, Law):
 
     kind = "map"
     grain = "frame"
+    mixes: ClassVar[bool] = False  # a linear law is solved for
 
     # ---- what is read -------------------------------------------------------------------------------------------------
 

@@ -71,7 +71,7 @@ def about_run(theory: DeepLinear, run: TrainingRun) -> Report:
     drift = max((float(np.abs(k - k[0]).max()) for k in kept), default=0.0)
     begun = np.where(np.abs(seen[0]) < ROUNDING * size, 0.0, seen[0])
     exact = max(apart, uneven) < ALIGNED and bool((begun >= 0).all())
-    starts = begun if exact else np.full(len(strengths), _one_start(theory, steps, seen))
+    starts = begun if exact else np.full(len(strengths), _one_start(theory, steps, seen, len(layers)))
     tau = 1 / theory.rate
     foreseen = growth(steps, strengths, starts, len(layers), tau)
     error = float((np.abs(seen - foreseen) / strengths).max())
@@ -123,12 +123,12 @@ def _chain(theory: DeepLinear, run: TrainingRun) -> list[np.ndarray]:
     return layers
 
 
-def _one_start(theory: DeepLinear, steps: np.ndarray, seen: np.ndarray) -> float:
-    """The one strength of all modes at the start with which the theory fits a run best."""
+def _one_start(theory: DeepLinear, steps: np.ndarray, seen: np.ndarray, depth: int) -> float:
+    """The one strength of all modes at the start with which the theory fits a run of a network of that depth best."""
     strengths = theory.strengths_.cpu().numpy()
 
     def misfit(logarithm: float) -> float:
-        return float(((growth(steps, strengths, 10**logarithm, theory.depth, 1 / theory.rate) - seen) ** 2).mean())
+        return float(((growth(steps, strengths, 10**logarithm, depth, 1 / theory.rate) - seen) ** 2).mean())
 
     tried = np.linspace(-12, 0, 25) + np.log10(strengths.min())  # the misfit is flat far off, so look about first
     best = tried[np.argmin([misfit(t) for t in tried])]

@@ -262,6 +262,7 @@ class SeerLearning(CameraSystem):
             torch.nn.init.zeros_(tokens)
         stage = replace(self._stage(self.net_, self.adapt_steps, self.adapt_rate), augment=self.augment, name="adapt")
         train(self.net_, self.reader(few), (stage,), Run(progress=False), seed=self.seed, device=self.torch_device)
+        self.taught_by(few)
         return self
 
     def stages(self, net: Any) -> tuple[Stage, ...]:

@@ -105,6 +105,7 @@ class UWM(VideoAndActions, InverseModel, ForwardModel, Generator):
             seed=self.seed,
             device=self.torch_device,
         )
+        self.taught_by(few)
         return self
 
     # ---- how it answers -----------------------------------------------------------------------------------------------

@@ -40,9 +40,10 @@ class ActionTokens(nn.Module):
         self.decode = MLP((latent, hidden, hidden, chunk * width))
 
     def learn(self, chunks: Tensor, counts: Tensor) -> dict[str, Tensor]:
-        """How far chunks (B, chunk, width) come back from their choices, where `counts` (B, chunk); moves the codes."""
+        """How far chunks (B, chunk, width) come back from their choices, where `counts`; in training it moves codes."""
         latent = self.encode(chunks.flatten(1))
-        self.quantiser.follow(latent)
+        if self.training:
+            self.quantiser.follow(latent)
         embedded = self.quantiser.embed(self.quantiser(latent))
         straight = latent + (embedded - latent).detach()  # the gradient passes the choice by
         off = (self.decode(straight).view_as(chunks) - chunks).abs()

@@ -15,6 +15,7 @@ from retrodict.networks.mlp import MLP
 from retrodict.training.loop import train
 from retrodict.training.optimisers import Optimiser
 from retrodict.training.randomness import isolated
+from retrodict.training.run import Run
 from retrodict.training.schedules import schedule
 from retrodict.training.stage import Stage
 from retrodict.training.validation import Validation
@@ -187,7 +188,7 @@ class ControlFunction:
 
         rate = schedule("cosine", 3e-3, 0.0, steps)
         stage = Stage(steps, loss, (Optimiser(kind="adam", rate=rate),), validation=Validation(judged, every=100))
-        train(net, batch, [stage], seed=seed, device=codes.device)
+        train(net, batch, [stage], Run(progress=False, precision="32-true"), seed=seed, device=codes.device)
         with torch.no_grad():
             self.level = outcome.mean() - net.of_code(codes).mean()
 

@@ -21,6 +21,7 @@ from retrodict.systems.looking import codes_of, same_actions
 from retrodict.systems.supervision import recorded_actions
 from retrodict.training.loop import train
 from retrodict.training.optimisers import Optimiser
+from retrodict.training.randomness import isolated
 from retrodict.training.run import Run
 from retrodict.training.stage import Stage
 from retrodict.trajectories import ActionSpace, Recordings, Window
@@ -227,9 +228,10 @@ class InverseDynamicsPretraining(FrameSystem, InverseModel, Policy):
         same_actions(space.width, few, self.card.slug)
         codes, actions = codes_of(self, few, ACTION)
         policy.fit_scale(codes, actions.numpy())
-        for module in policy.modules():
-            if isinstance(module, nn.Linear):
-                module.reset_parameters()
+        with isolated(self.seed):
+            for module in policy.modules():
+                if isinstance(module, nn.Linear):
+                    module.reset_parameters()
 
         def at(step: int) -> dict[str, Tensor]:
             rows = torch.randint(len(codes), (64,), generator=torch.Generator().manual_seed(self.seed * 1_000_003 + step))
@@ -241,6 +243,7 @@ class InverseDynamicsPretraining(FrameSystem, InverseModel, Policy):
 
         stage = Stage(self.adapt_steps, loss, (Optimiser(rate=self.adapt_rate, weight_decay=0.01),), name="adapt")
         train(policy, at, (stage,), Run(progress=False), seed=self.seed, device=self.torch_device)
+        self.taught_by(few)
         return self
 
     def act(self, observation: Batch) -> Tensor:

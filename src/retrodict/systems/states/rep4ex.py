@@ -74,6 +74,8 @@ class Rep4Ex(GradientSystem, Encoder, ForwardModel, Generator):
         claim="A code whose mean is linear in the action is affine in the true state and foretells actions never tried",
     )
 
+    mixes: ClassVar[bool] = False  # a linear law is solved for
+
     latent: int = 2
     constraint: float = 1000.0
     free: float = 0.2
