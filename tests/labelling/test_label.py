@@ -15,8 +15,9 @@ from retrodict.labelling.job import model_hash
 from retrodict.labelling.shards import Shards
 from retrodict.metrics import Rightness
 from retrodict.trajectories import from_arrays
+from retrodict.trajectories.features import RUNS
 from retrodict.trajectories.stores import lerobot
-from retrodict.trajectories.stores.lerobot.labels import FROM_EPISODE, FROM_FRAME, RUNS
+from retrodict.trajectories.stores.lerobot.labels import FROM_EPISODE, FROM_FRAME
 
 CONFIDENCE, SOURCE, RUN = "label.action.confidence", "label.action.source", "label.action.run"
 

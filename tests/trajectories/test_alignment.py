@@ -100,6 +100,17 @@ def test_mending_moves_actions_back_and_drops_the_ends(lag):
     assert align(mended).in_step
 
 
+def test_mending_moves_what_is_said_of_an_action_with_it():
+    shifted = videos(lags=(1,) * 4)
+    there = np.ones((STEPS, 1), bool)
+    there[20] = False
+    gone = shifted.with_column("valid.action", [there] * 4)
+    mended = mend(gone, align(shifted))
+    for before, episode in zip(gone, mended, strict=True):
+        (at,) = np.flatnonzero(~np.asarray(episode["valid.action"])[:, 0])
+        assert (episode["action"][at] == before["action"][20]).all()
+
+
 def test_the_convention_that_the_space_states_is_what_is_expected():
     led = videos(lags=(1,) * 5, leads=False)
     assert align(led).in_step

@@ -1,5 +1,6 @@
 """Selecting, splitting and joining recordings; what an action means."""
 
+import dataclasses
 import shutil
 
 import numpy as np
@@ -66,6 +67,22 @@ def test_joining_refuses_another_shape(recordings):
     with pytest.raises(DataError, match=r"observation\.state"):
         recordings + other
     assert len(recordings + recordings[:1]) == 5
+
+
+def test_joining_keeps_whose_labels_are_whose():
+    def labelled(run: dict, k: int):
+        made = from_arrays([{"action": np.zeros((3, 1), np.float32), "label.action.run": np.array([[-1], [0], [0]])}])
+        return dataclasses.replace(made, meta={"labelling": [run]}, structures={f"camera {k}": k})
+
+    first, second = labelled({"model": "vpt"}, 1), labelled({"model": "uwm"}, 2)
+    joined = first + second
+    assert [run["model"] for run in joined.meta["labelling"]] == ["vpt", "uwm"]
+    assert [episode["label.action.run"].ravel().tolist() for episode in joined] == [[-1, 0, 0], [-1, 1, 1]]
+    assert joined.structures == {"camera 1": 1, "camera 2": 2}
+    again = first + first
+    assert (len(again.meta["labelling"]), again[1]["label.action.run"].max()) == (1, 0)
+    with pytest.raises(DataError, match="camera 1"):
+        first + dataclasses.replace(second, structures={"camera 1": 7})
 
 
 def test_another_spelling_of_a_path_is_the_same_episode(tmp_path, monkeypatch):

@@ -14,10 +14,9 @@ import numpy as np
 
 from retrodict.errors import DataError
 from retrodict.trajectories import ActionSpace, Episode, Recordings
-from retrodict.trajectories.features import ACTION, VALID
+from retrodict.trajectories.features import ACTION, RUNS, VALID
 from retrodict.trajectories.stores.lerobot.labels import (
     FROM_FRAME,
-    RUNS,
     Emit,
     EpisodeLabels,
     cut_from,

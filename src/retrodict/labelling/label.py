@@ -27,9 +27,9 @@ from retrodict.labelling.shift import portrait, shifted
 from retrodict.labelling.summary import BINS, Labelled, Summary, finite
 from retrodict.systems import System
 from retrodict.trajectories import Recordings
-from retrodict.trajectories.features import ACTION, CONFIDENCE, INFERRED, RECORDED, SOURCE
+from retrodict.trajectories.features import ACTION, CONFIDENCE, INFERRED, RECORDED, RUNS, SOURCE
 from retrodict.trajectories.stores import lerobot
-from retrodict.trajectories.stores.lerobot.labels import RUNS, Emit, EpisodeLabels
+from retrodict.trajectories.stores.lerobot.labels import Emit, EpisodeLabels
 
 HELD_OUT, TARGET = "held-out", "target"
 

@@ -30,6 +30,9 @@ CONFIDENCE = "label.action.confidence"
 SOURCE = "label.action.source"
 RUN = "label.action.run"
 
+RUNS = "labelling"
+"""Key of `Recordings.meta`: a list of what was done in each labelling run; `label.action.run` counts in it, -1 is none."""
+
 #: Values of `label.action.source`.
 RECORDED, INFERRED, CORRECTED = 0, 1, 2
 

@@ -13,7 +13,7 @@ from retrodict.errors import DataError
 from retrodict.trajectories.actions import ActionSpace
 from retrodict.trajectories.columns import ArrayColumn, Slice
 from retrodict.trajectories.episodes import Episode
-from retrodict.trajectories.features import BOOKKEEPING, IMAGES, PRIVILEGED, VALID, Feature
+from retrodict.trajectories.features import BOOKKEEPING, IMAGES, PRIVILEGED, RUN, RUNS, VALID, Feature
 from retrodict.trajectories.windows import Window, Windows
 
 
@@ -57,7 +57,10 @@ class Recordings:
         return self.of(self.episodes[index]) if isinstance(index, slice) else self.episodes[index]
 
     def __add__(self, other: Recordings) -> Recordings:
-        """Both sets of episodes; a feature that both have must have one shape and dtype, actions one meaning."""
+        """Both sets of episodes; a feature that both have must have one shape and dtype, actions and structures one meaning.
+
+        The labelling runs of both are kept, and numbered anew; of all else in `meta` what stands here counts.
+        """
         for name in self.features.keys() & other.features.keys():
             mine, theirs = self.features[name], other.features[name]
             if (mine.shape, mine.dtype) != (theirs.shape, theirs.dtype):
@@ -67,12 +70,22 @@ class Recordings:
                 )
         if self.actions and other.actions and self.actions != other.actions:
             raise DataError(f"cannot join recordings: their action spaces differ ({self.actions} and {other.actions}).")
+        for name in self.structures.keys() & other.structures.keys():
+            if self.structures[name] != other.structures[name]:
+                raise DataError(f"cannot join recordings: the structure {name!r} is not the same in both.")
+        mine, theirs, meta = self.meta.get(RUNS, []), other.meta.get(RUNS, []), {**other.meta, **self.meta}
+        if mine and theirs and mine != theirs:
+            meta[RUNS] = [*mine, *theirs]
+            numbers = [np.asarray(e[RUN]) if RUN in e else None for e in other]
+            other = other.with_column(RUN, [n if n is None else np.where(n >= 0, n + len(mine), n) for n in numbers])
         return replace(
             self,
             features={**other.features, **self.features},
             episodes=self.episodes + other.episodes,
             fps=self.fps if self.fps == other.fps else None,
             actions=self.actions or other.actions,
+            structures={**other.structures, **self.structures},
+            meta=meta,
         )
 
     @property

@@ -30,7 +30,7 @@ from retrodict.trajectories.alignment.lags import (
     varied,
 )
 from retrodict.trajectories.alignment.motion import watched
-from retrodict.trajectories.features import ACTION
+from retrodict.trajectories.features import ACTION, LABEL, VALID
 
 LAGS = tuple(range(-3, 4))
 #: Chance of moving a set of recordings that is in step.
@@ -240,7 +240,12 @@ def _moved(episode: Episode, lag: int) -> Episode:
         return episode
     if abs(lag) >= episode.length:
         raise DataError(f"{episode} has {episode.length} steps, too few to move its actions by {abs(lag)}.")
-    moves = {name: lag if name == ACTION or name.startswith("label.action.") else 0 for name in episode.slices}
+
+    def moves(name: str) -> int:
+        """What was done moves, what is said of it, and which of that is there."""
+        about = name.removeprefix(VALID)
+        return lag if about == ACTION or about.startswith(f"{LABEL}{ACTION}.") else 0
+
     first = min(0, lag)
-    slices = {name: replace(where, start=where.start + moves[name] - first) for name, where in episode.slices.items()}
+    slices = {name: replace(where, start=where.start + moves(name) - first) for name, where in episode.slices.items()}
     return replace(episode, slices=slices, length=episode.length - abs(lag), meta={**episode.meta, "alignment/lag": lag})

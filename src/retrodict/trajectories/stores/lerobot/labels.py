@@ -17,7 +17,19 @@ import numpy as np
 from retrodict.errors import DataError
 from retrodict.trajectories.actions import ActionSpace
 from retrodict.trajectories.episodes import Episode
-from retrodict.trajectories.features import ACTION, CONFIDENCE, CORRECTED, INFERRED, RECORDED, RUN, SOURCE, VALID, WEIGHT, Feature
+from retrodict.trajectories.features import (
+    ACTION,
+    CONFIDENCE,
+    CORRECTED,
+    INFERRED,
+    RECORDED,
+    RUN,
+    RUNS,
+    SOURCE,
+    VALID,
+    WEIGHT,
+    Feature,
+)
 from retrodict.trajectories.recordings import Recordings
 from retrodict.trajectories.stores.checks import check_finite
 from retrodict.trajectories.stores.lerobot.pieces import Piece
@@ -29,9 +41,6 @@ Emit = Literal["split", "weight", "all"]
 
 #: Where a step of a `split` episode comes from: its episode and frame in the recordings that were labelled.
 FROM_EPISODE, FROM_FRAME = "label.source.episode_index", "label.source.frame_index"
-
-RUNS = "labelling"
-"""Key of `Recordings.meta`: a list of what was done in each labelling run; `label.action.run` counts in it, -1 is none."""
 
 
 @dataclass(frozen=True)
