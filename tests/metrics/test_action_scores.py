@@ -116,8 +116,10 @@ def test_infinite_bounds_and_small_units_do_not_make_everything_right():
     assert action_scores(np.full((50, 1), 100.0), true, endless)["joint"]["accuracy"] == 0
     tiny = np.linspace(0, 3e-9, 50)[:, None]
     assert action_scores(-tiny, tiny, endless)["joint"]["accuracy"] < 0.1
-    with pytest.raises(DataError, match="must rise"):
-        Box(("x",), 1, 1)
+    with pytest.raises(DataError, match="must not fall"):
+        Box(("x",), 1, 0)
+    nothing = ActionSpace({"arm": Box(("x",), 0, 0)})  # what some worlds declare where there is nothing to do
+    assert action_scores(np.full((50, 1), 0.5), np.zeros((50, 1)), nothing)["joint"]["accuracy"] == 0
 
 
 def test_a_number_that_never_changes_is_judged_by_its_own_size():

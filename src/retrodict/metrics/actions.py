@@ -40,8 +40,8 @@ class Rightness:
         """Ranges are those the space declares, and where it declares none those met in `actions` (n, width), see `range_met`."""
         ranges = range_met(actions) if len(actions) else np.ones(space.width)
         for part, where in zip(space.parts.values(), space.slices.values(), strict=True):
-            if isinstance(part, Box) and part.low is not None and part.high is not None:
-                ranges[where] = part.high - part.low
+            if isinstance(part, Box) and part.span is not None:
+                ranges[where] = part.span
         return cls(space, ranges, tolerance)
 
     def entries(self, pred: np.ndarray, true: np.ndarray) -> np.ndarray:

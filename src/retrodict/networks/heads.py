@@ -269,7 +269,7 @@ class ContinuousHead(nn.Module):
             std = values.std(0)
             self.centre.copy_(torch.from_numpy(values.mean(0)))
             self.scale.copy_(torch.from_numpy(np.where(std > 0, std, 1.0)))
-        if self.part.low is None or self.part.high is None:
+        if self.part.span is None:
             self.tolerance.copy_(torch.from_numpy(self.share * range_met(values)))
 
     def forward(self, features: Tensor, temperature: float) -> Distribution:

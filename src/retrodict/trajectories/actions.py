@@ -50,7 +50,7 @@ class MuLaw:
 class Box:
     """Continuous values, one per name. `low`/`high` are None where the range is unknown; infinite bounds become None.
 
-    Raises DataError where `low` is not below `high`.
+    Raises DataError where `low` is above `high`.
     """
 
     kind: ClassVar[str] = "box"
@@ -65,12 +65,17 @@ class Box:
             bound = getattr(self, name)
             if bound is not None and math.isinf(bound):
                 object.__setattr__(self, name, None)
-        if self.low is not None and self.high is not None and not self.low < self.high:
-            raise DataError(f"the range of {', '.join(self.names)} must rise, got low {self.low} and high {self.high}.")
+        if self.low is not None and self.high is not None and not self.low <= self.high:
+            raise DataError(f"the range of {', '.join(self.names)} must not fall, got low {self.low} and high {self.high}.")
 
     @property
     def width(self) -> int:
         return len(self.names)
+
+    @property
+    def span(self) -> float | None:
+        """`high - low`; None where the range is unknown, or one point."""
+        return None if self.low is None or self.high is None or self.low == self.high else self.high - self.low
 
     def gymnasium(self) -> gymnasium.Space[Any]:
         low, high = (-np.inf if self.low is None else self.low), (np.inf if self.high is None else self.high)
