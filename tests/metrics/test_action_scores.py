@@ -116,8 +116,9 @@ def test_infinite_bounds_and_small_units_do_not_make_everything_right():
     assert action_scores(np.full((50, 1), 100.0), true, endless)["joint"]["accuracy"] == 0
     tiny = np.linspace(0, 3e-9, 50)[:, None]
     assert action_scores(-tiny, tiny, endless)["joint"]["accuracy"] < 0.1
-    with pytest.raises(DataError, match="must not fall"):
-        Box(("x",), 1, 0)
+    for low, high in ((1, 0), (np.inf, -np.inf), (np.inf, None), (np.nan, None)):
+        with pytest.raises(DataError, match="must not fall"):
+            Box(("x",), low, high)
     nothing = ActionSpace({"arm": Box(("x",), 0, 0)})  # what some worlds declare where there is nothing to do
     assert action_scores(np.full((50, 1), 0.5), np.zeros((50, 1)), nothing)["joint"]["accuracy"] == 0
 
@@ -138,3 +139,12 @@ def test_the_best_constant_is_not_split_by_where_cells_begin():
     both = np.column_stack([values, rng.permutation(values)])
     pair = ActionSpace({"arm": Box(("x", "y"), -1, 1)})
     assert action_scores(both, both, pair)["joint"]["majority"] == pytest.approx(best**2, abs=0.02)
+
+
+def test_the_best_constant_of_many_numbers_is_found_where_cells_split_the_cluster():
+    rng = np.random.default_rng(0)
+    cluster, rest = rng.normal(0.37, 0.03, (300, 6)), rng.uniform(-1, 1, (700, 6))
+    true = np.concatenate([cluster, rest])
+    space = ActionSpace({"arm": Box(tuple("abcdef"), -1, 1)})
+    middle = (np.abs(true - 0.37) <= 0.1).all(1).mean()
+    assert action_scores(true, true, space)["joint"]["majority"] >= middle - 0.01

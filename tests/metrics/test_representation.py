@@ -103,3 +103,13 @@ def test_neighbours_are_the_nearest_wherever_the_origin_is(offset):
     exact = (query[:, None].double() - keys.double()).norm(dim=-1)
     assert torch.equal(found[:, 0], exact.argmin(1))
     torch.testing.assert_close(apart[:, 0].double(), exact.amin(1), rtol=1e-4, atol=1e-4)
+
+
+def test_distances_are_those_of_the_differences():
+    keys = torch.randn(200, 4, generator=torch.Generator().manual_seed(0))
+    keys[0] = 1e8  # one that is far off takes no digits from the others
+    query = keys[1:101] + 1e-2
+    found, apart = knn(query, keys, 1)
+    exact = (query.double() - keys[found[:, 0]].double()).norm(dim=-1)
+    torch.testing.assert_close(apart[:, 0].double(), exact, rtol=1e-3, atol=0)
+    assert knn(keys, keys, 1)[1].max() == 0

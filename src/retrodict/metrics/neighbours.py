@@ -33,6 +33,7 @@ def knn(query: Tensor, keys: Tensor, k: int, metric: Metric = "euclidean", *, le
         raise DataError(f"{k} nearest neighbours were asked for and there are {there} keys.")
     if metric == "cosine":
         query, keys = F.normalize(query, dim=-1), F.normalize(keys, dim=-1)
+    dtype = query.dtype
     if len(keys) > MANY:
         found, apart = _by_tree(query, keys, k + leave_out)
         if leave_out:
@@ -40,16 +41,22 @@ def knn(query: Tensor, keys: Tensor, k: int, metric: Metric = "euclidean", *, le
             first = (found != own).to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :k]
             found, apart = found.gather(1, first), apart.gather(1, first)
     else:
-        # |x|^2 + |y|^2 - 2xy, the fast way, has no digits left in float32 where codes lie far from 0 and near each other.
-        centre, blocks = keys.double().mean(0), []
-        wide = keys.double() - centre
+        # |x|^2 + |y|^2 - 2xy, the fast way, has no digits left in float32 where codes lie far from 0 and near each other: it
+        # finds the neighbours, in the widest type of the device, and how far these are is told by their differences.
+        wide = torch.float32 if keys.device.type == "mps" else torch.float64
+        centre, blocks = keys.to(wide).mean(0), []
+        query, keys = query.to(wide) - centre, keys.to(wide) - centre
         for start in range(0, len(query), BLOCK):
-            apart = torch.cdist(query[start : start + BLOCK].double() - centre, wide)
+            apart = torch.cdist(query[start : start + BLOCK], keys)
             if leave_out:
                 rows = torch.arange(len(apart), device=apart.device)
                 apart[rows, rows + start] = torch.inf
-            blocks.append(apart.topk(k, largest=False))
-        found, apart = torch.cat([b.indices for b in blocks]), torch.cat([b.values for b in blocks]).to(query)
+            near = apart.topk(k, largest=False).indices
+            apart = torch.linalg.vector_norm(query[start : start + BLOCK, None] - keys[near], dim=-1)
+            apart, order = apart.sort(dim=1, stable=True)
+            blocks.append((near.gather(1, order), apart))
+        found, apart = (torch.cat(part) for part in zip(*blocks, strict=True))
+        apart = apart.to(dtype)
     return found, apart.square() / 2 if metric == "cosine" else apart
 
 

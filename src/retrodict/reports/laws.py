@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,9 @@ STARTS = 50
 LEAST = 100
 """Held-out steps that a law is judged on, at least."""
 
+STRETCHES = 4
+"""Stretches of starts, independent of each other, that an interval over starts takes at least."""
+
 
 @dataclass(frozen=True)
 class Judgement:
@@ -38,9 +42,10 @@ class Judgement:
         steps: length of the held-out series.
         obstacles: what stands against reading a law off this recording at all.
         divergence: D_stsp of the free runs; `spectrum`: their D_H; `exponent`: largest Lyapunov exponent per unit of time.
-        valid: time for which forecasts hold (error below 0.4 standard deviations), over starts.
+        valid: time for which forecasts hold (error below 0.4 standard deviations), one value per independent stretch of starts:
+            those from moments close to each other fail together. Below `STRETCHES` of them there is no interval (NaN).
         still: the same if nothing moved.
-        gain: how much longer forecasts hold than if nothing moved, start by start.
+        gain: how much longer forecasts hold than if nothing moved, stretch by stretch.
         bounded: share of the seeds whose free run stays finite and within ten standard deviations of the data.
         best: position of the seed with the smallest D_stsp.
     """
@@ -60,13 +65,15 @@ class Judgement:
 
     @property
     def trusted(self) -> bool:
-        """Whether every free run stays near the data and forecasts hold for longer than those of standing still."""
+        """Whether every free run stays near the data and forecasts hold for longer than those of standing still, beyond chance:
+        never where there is no interval.
+        """
         return self.bounded == 1 and self.gain.low > 0
 
     @property
     def verdict(self) -> str:
         """One sentence."""
-        found = f"forecasts hold for {self.valid.value:.3g} [{self.valid.low:.3g}, {self.valid.high:.3g}]"
+        found = f"forecasts hold for {self.valid.value:.3g} [{_ends(self.valid)}]"
         found += f" units of time, {self.still.value:.3g} if nothing moved"
         if self.trusted:
             return f"A law was found: {found}, and free runs stay near the data."
@@ -95,7 +102,9 @@ def judge(laws: Sequence[Law], learning: Recordings, held: Recordings, names: Se
     runs = [free_run(law, series) for law in laws]
     near = [bool((np.abs(run - series.mean(0)) <= 10 * series.std(0)).all()) for run in runs]  # False where not finite
     slow = decorrelation_steps(series)
-    horizon = int(np.clip(20 * slow, 20, len(series) // 2))
+    # Known before any forecast is, and so short that stretches enough lie apart even where all forecasts hold to their end:
+    # were it to depend on how long they hold, only laws that do badly would get an interval.
+    horizon = int(np.clip((len(series) - STRETCHES * slow) // (STRETCHES + 1), 20, 20 * slow))
     at = np.linspace(0, len(series) - horizon - 1, STARTS).astype(int)
     truth = np.stack([series[t + 1 : t + 1 + horizon] for t in at])
     dt = laws[0].dt
@@ -107,13 +116,19 @@ def judge(laws: Sequence[Law], learning: Recordings, held: Recordings, names: Se
     ahead = [law.simulate(torch.from_numpy(series[at]), times).cpu().numpy() for law in laws]
     per_start = np.mean([holds(np.nan_to_num(path, nan=np.inf)) for path in ahead], 0)
     at_rest = holds(np.repeat(series[at][:, None], horizon, 1))
-    independent = round(np.clip((len(series) - horizon) / (slow + per_start.mean() / dt), 2, STARTS))
+    independent = int(np.clip((len(series) - horizon) // (slow + round(per_start.mean() / dt)), 1, STARTS))
+    against = obstacles([np.asarray(episode[STATE], np.float64) for part in (learning, held) for episode in part], names)
+    if independent < STRETCHES:
+        against += (
+            f"it is too short to judge a law by: {len(series):,} held-out steps hold too few independent stretches of forecasts "
+            f"({independent}, at least {STRETCHES} are needed for an interval); record longer.",
+        )
     order = [s["D_stsp"] if s["D_stsp"] is not None else np.inf for s in scores]
     return Judgement(
         tuple(names),
         dt,
         len(series),
-        obstacles([np.asarray(episode[STATE], np.float64) for part in (learning, held) for episode in part], names),
+        against,
         divergence=_over_seeds([s["D_stsp"] for s in scores]),
         spectrum=_over_seeds([s["D_H"] for s in scores]),
         exponent=_over_seeds([s["exponent"] for s in scores]),
@@ -128,7 +143,7 @@ def judge(laws: Sequence[Law], learning: Recordings, held: Recordings, names: Se
 def page(law: Law, judgement: Judgement, title: str) -> Html:
     """The page about a law: the verdict, the numbers, the pictures, and what it says."""
     rows = [
-        (what, f"{e.value:.4g}", f"[{e.low:.4g}, {e.high:.4g}]", str(e.n))
+        (what, f"{e.value:.4g}", f"[{_ends(e, 4)}]", str(e.n))
         for what, e in (
             ("distance of the attractors, D_stsp (0 is best)", judgement.divergence),
             ("distance of the power spectra, D_H (0 to 1)", judgement.spectrum),
@@ -231,9 +246,12 @@ def _over_seeds(values: Sequence[float | None]) -> Estimate | None:
 
 
 def _over_starts(values: np.ndarray, independent: int) -> Estimate:
-    """The mean over starts of one series, with the interval of as many as are worth that of independent ones.
+    """The mean over starts of one series, by the means of its `independent` stretches; below `STRETCHES` without an interval."""
+    if independent < STRETCHES:
+        return Estimate(float(values.mean()), math.nan, math.nan, independent)
+    return interval([stretch.mean() for stretch in np.array_split(values, independent)])
 
-    How much starts differ is known from all of them; that those close to each other fail together widens the interval.
-    """
-    half = 1.96 * values.std(ddof=1) / np.sqrt(independent)
-    return Estimate(float(values.mean()), float(values.mean() - half), float(values.mean() + half), independent)
+
+def _ends(estimate: Estimate, digits: int = 3) -> str:
+    """The ends of its interval."""
+    return "no interval" if math.isnan(estimate.low) else f"{estimate.low:.{digits}g}, {estimate.high:.{digits}g}"

@@ -50,7 +50,7 @@ class MuLaw:
 class Box:
     """Continuous values, one per name. `low`/`high` are None where the range is unknown; infinite bounds become None.
 
-    Raises DataError where `low` is above `high`.
+    Raises DataError where `low` is above `high`, or one of them is no number or infinite on the wrong side.
     """
 
     kind: ClassVar[str] = "box"
@@ -61,12 +61,12 @@ class Box:
     quantiser: MuLaw | None = None
 
     def __post_init__(self) -> None:
-        for name in ("low", "high"):
-            bound = getattr(self, name)
-            if bound is not None and math.isinf(bound):
-                object.__setattr__(self, name, None)
-        if self.low is not None and self.high is not None and not self.low <= self.high:
+        low = -math.inf if self.low is None else self.low
+        high = math.inf if self.high is None else self.high
+        if not low <= high or low == math.inf or high == -math.inf:
             raise DataError(f"the range of {', '.join(self.names)} must not fall, got low {self.low} and high {self.high}.")
+        object.__setattr__(self, "low", None if low == -math.inf else self.low)
+        object.__setattr__(self, "high", None if high == math.inf else self.high)
 
     @property
     def width(self) -> int:
