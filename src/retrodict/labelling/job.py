@@ -16,10 +16,10 @@ from retrodict.labelling.heldout import held_out, used_up
 from retrodict.labelling.shards import Shards
 from retrodict.roles import InverseModel
 from retrodict.systems import System, roles_of
-from retrodict.training.identity import digest
 from retrodict.trajectories import ActionSpace, Recordings
 from retrodict.trajectories.alignment import check_alignment
 from retrodict.trajectories.features import ACTION
+from retrodict.trajectories.fingerprint import fingerprint
 from retrodict.trajectories.stores.lerobot.labels import Emit
 
 SAME_RATE = 1e-3
@@ -100,9 +100,11 @@ def prepare(
             f"{'is' if fresh == 1 else 'are'} {fresh}: {used_up(recordings if calibration is None else calibration, model)}."
         )
     spec = getattr(model, "spec_", None)
-    digests = digest(recordings, recordings.features), digest(held, held.features)
     code = model_hash(model)
-    identity = {"model": f"{model.card.slug} {code}", "recordings": digests[0], "held_out": digests[1], "batch": batch}
+    identity: dict[str, Any] = {}
+    if beside is not None:
+        identity = {"model": f"{model.card.slug} {code}", "batch": batch}
+        identity |= {"recordings": fingerprint(recordings), "held_out": fingerprint(held)}
     notes = (check_alignment(recordings if calibration is None else held), _other_rate(spec and spec.fps, recordings.fps))
     return Job(
         recordings=recordings,

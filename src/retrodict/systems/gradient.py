@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from retrodict.errors import DataError
 from retrodict.systems.batches import look_over
 from retrodict.systems.contract import Spec, System, identities, refuse_nan
-from retrodict.training.identity import digest
 from retrodict.training.loop import Trained, train
 from retrodict.training.optimisers import Optimiser
 from retrodict.training.randomness import isolated
@@ -24,6 +23,7 @@ from retrodict.training.schedules import schedule
 from retrodict.training.stage import Batch, Batches, Stage, read_on
 from retrodict.training.validation import Measure, Validation, heldout_loss
 from retrodict.trajectories import Recordings, Window
+from retrodict.trajectories.fingerprint import fingerprint
 
 HELDOUT_BATCHES = 50
 """Held-out batches judged at a time, drawn once for all: early stopping wants the same question again, not every frame."""
@@ -141,17 +141,17 @@ class GradientSystem(System):
         with isolated(self.seed):
             self.net_ = self.build(self.spec_)
             self.prepare(training)
-        identity = {
-            "system": self.card.slug,
-            "hyperparameters": self._described(),
-            "data": digest(training, window.spans),
-            "validation": digest(validation, window.spans) if validation is not None else None,
-        }
         stages = [self._completed(stage, validation) for stage in self.stages(self.net_)]
         if run.precision == "auto" and not self.mixes:
             run = replace(run, precision="32-true")
         self.trained_ = train(
-            self.net_, self.reader(training), stages, run, seed=self.seed, device=self.torch_device, identity=identity
+            self.net_,
+            self.reader(training),
+            stages,
+            run,
+            seed=self.seed,
+            device=self.torch_device,
+            identity=self._identity(window, training, validation) if run.folder is not None else None,
         )
         self.heldout_ = identities(validation) if validation is not None else ()
         self.learned_from_ = identities(training)
@@ -187,6 +187,14 @@ class GradientSystem(System):
     def _offered(self, recordings: Recordings) -> Spec:
         """What `window` may choose from; a feature that is not there is missed when `window` chooses it, by name."""
         return Spec.of(recordings, tuple(name for name in self.features(recordings) if name in recordings.features))
+
+    def _identity(self, window: Window, training: Recordings, validation: Recordings | None) -> dict[str, Any]:
+        return {
+            "system": self.card.slug,
+            "hyperparameters": self._described(),
+            "data": fingerprint(training, window.spans),
+            "validation": fingerprint(validation, window.spans) if validation is not None else None,
+        }
 
     def _completed(self, stage: Stage, validation: Recordings | None) -> Stage:
         """The stage with augmentation and held-out judgement where it has none of its own."""

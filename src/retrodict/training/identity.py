@@ -2,37 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from retrodict.errors import DataError
 from retrodict.files import write_text
 from retrodict.training.checkpoint import Checkpoints
-from retrodict.trajectories import Recordings
 
 IDENTITY = "run.json"
-
-
-def digest(recordings: Recordings, names: Iterable[str]) -> str:
-    """Sixteen letters that change when other episodes are given, or other values in them.
-
-    Of each episode it reads its identity, its length, and the first, middle and last value of each numeric feature: enough to
-    tell data sets apart, and quick on large ones.
-    """
-    sha = hashlib.sha256()
-    numeric = [name for name in sorted(names) if name in recordings.features and recordings.features[name].is_numeric]
-    for episode in recordings:
-        sha.update(repr((episode.identity, episode.length, sorted(episode))).encode())
-        steps = np.array([0, episode.length // 2, episode.length - 1])
-        for name in numeric:
-            if name in episode:
-                sha.update(np.ascontiguousarray(episode.read(name, steps)).tobytes())
-    return sha.hexdigest()[:16]
 
 
 def claim(folder: Path, identity: Mapping[str, Any]) -> None:

@@ -16,7 +16,8 @@ class Column(Protocol):
 
     `take` is the hot path of reading: it gathers any rows, in any order and with repeats, as (n, *shape). A column of camera
     frames also has `sized(size)`, the same frames at another (height, width), and may have `prepare(starts, lengths)`, which
-    makes ready the rows `start : start + length` that will be read soon.
+    makes ready the rows `start : start + length` that will be read soon. One whose rows are dear to read has
+    `content(start, length)`: bytes that are others when those rows are.
     """
 
     def __len__(self) -> int: ...

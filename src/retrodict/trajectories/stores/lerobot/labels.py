@@ -30,6 +30,7 @@ from retrodict.trajectories.features import (
     WEIGHT,
     Feature,
 )
+from retrodict.trajectories.fingerprint import fingerprint
 from retrodict.trajectories.recordings import Recordings
 from retrodict.trajectories.stores.checks import check_finite
 from retrodict.trajectories.stores.lerobot.pieces import Piece
@@ -133,7 +134,7 @@ class LabelWriter(WrittenWhole):
         self.source, self.emit = source, emit
         runs = list(source.meta.get(RUNS, ()))
         self._run = len(runs)
-        same = [emit, run, [(episode.source, episode.index, episode.length) for episode in source]]
+        same = [emit, run, fingerprint(source)]
         self._writer = Writer(
             folder,
             label_features(source, actions, emit),

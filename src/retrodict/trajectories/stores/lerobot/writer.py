@@ -19,6 +19,7 @@ from retrodict.errors import DataError
 from retrodict.files import replacing_folder
 from retrodict.trajectories.actions import ActionSpace
 from retrodict.trajectories.features import BOOKKEEPING, Feature
+from retrodict.trajectories.fingerprint import fingerprint
 from retrodict.trajectories.recordings import Recordings
 from retrodict.trajectories.stores.lerobot import layout
 from retrodict.trajectories.stores.lerobot.assembly import assemble
@@ -145,7 +146,6 @@ def write(recordings: Recordings, folder: str | Path, *, overwrite: bool = False
 
     Raises DataError when the folder is taken, there are no episodes, or an action is not finite; nothing is overwritten then.
     """
-    same = [(episode.source, episode.index, episode.length, sorted(episode)) for episode in recordings]
     writer = Writer(
         folder,
         recordings.features,
@@ -155,7 +155,7 @@ def write(recordings: Recordings, folder: str | Path, *, overwrite: bool = False
         meta=recordings.meta,
         independent=recordings.independent,
         overwrite=overwrite,
-        resume_as=json.dumps(same),
+        resume_as=fingerprint(recordings),
         **options,
     )
     with writer:
