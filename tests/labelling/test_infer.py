@@ -105,6 +105,19 @@ def test_a_single_frame_needs_no_successor_and_a_causal_window_neither():
     assert guessed(Window(7, 0, ("x",)), slice(-1, None), SPACE) == (0, 0)
 
 
+@pytest.mark.parametrize(
+    ("model", "guesses"), [(Toy(), {3, 4}), (Toy(before=4, after=4, keep=(2, 6)), {*range(8)}), (Pose(), {4})]
+)
+def test_labels_for_which_something_was_missing_are_guesses(model, guesses):
+    recordings, _ = play(1, 24, noise=0.0, ragged=False)
+    if isinstance(model, Toy):
+        model.fit(recordings)
+    there = np.arange(24) != 4
+    (answer,) = infer(model, recordings.with_column("valid.observation.state", [there]))
+    last = set() if isinstance(model, Pose) else {23}
+    assert set(np.flatnonzero(~answer.seen).tolist()) == guesses | last
+
+
 def test_which_step_is_a_guess_follows_the_convention_of_the_actions():
     led = ActionSpace({"a": Box(("a",))}, leads=False)
     pair = Window(1, 0, ("x",))

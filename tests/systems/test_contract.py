@@ -291,6 +291,11 @@ BROKEN = [
     ("refuses_empty_recordings", lambda: broken(card=card("broken"), fit=hopeful_fit), "no episodes was accepted"),
     ("refuses_missing_features", lambda: broken(card=card("broken"), admit=lax_admit), "not in a RetrodictError"),
     ("refuses_nan", lambda: broken(card=card("broken"), fit=mending_fit), "NaN in 'observation.state' was accepted"),
+    (
+        "refuses_gaps_it_takes_no_notice_of",
+        lambda: broken(card=card("broken"), refuse_missing=lambda self, recordings, names: None),
+        "a gap in 'observation.state' was accepted",
+    ),
     ("refuses_other_dtypes", lambda: broken(card=card("broken"), admit=lax_admit), "text in 'observation.state'"),
     ("refuses_other_dtypes", lambda: broken(ToyPolicy, card=card("broken"), admit=lax_admit), "camera frames as floats"),
     ("refuses_windows_unlike_those_it_learned_from", lambda: broken(card=card("broken"), infer=unlooked), "KeyError"),

@@ -253,7 +253,7 @@ STILL = from_arrays([{STATE: np.concatenate([SERIES, np.ones((len(SERIES), 1), n
         (GTF(alpha=1.5), DATA, "alpha lies in"),
         (GTF(teacher="sparse", every=0), DATA, "every and hidden are at least 1"),
         (GTF(teacher="sparse", every=500), DATA, "no forcing ever happens"),
-        (GTF(steps=4), GAPS, "gap at step 17"),
+        (GTF(steps=4), GAPS, "is missing at step 17"),
         (GTF(steps=4), CLOCK, "no even clock"),
         (GTF(steps=4), STILL, "never change"),
         (ALRNN(rectified=21), DATA, "of 20 entries, 21 cannot be rectified"),

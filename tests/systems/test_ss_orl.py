@@ -276,6 +276,18 @@ def test_a_decision_transformer_is_told_what_it_earned_and_forgets_on_reset():
     assert model._memory["valid"].sum(1).tolist() == [1, 3]
 
 
+def test_a_decision_transformer_is_not_taught_by_steps_of_no_weight():
+    def taught(last):
+        actions = [np.concatenate([e[ACTION][:-1], np.full((1, 2), last, np.float32)]) for e in point(2)]
+        weights = [(np.arange(e.length) < e.length - 1).astype(np.float32)[:, None] for e in point(2)]
+        data = point(2).with_column(ACTION, actions).with_column(WEIGHT, weights)
+        tiny = {"frames": 4, "depth": 1, "width": 16, "batch": 8, "device": "cpu"}
+        return DecisionTransformer(steps=3, warmup=1, learning_rate=0.01, **tiny).fit(data, run=QUIET).state()[0]
+
+    one, other = taught(-0.9), taught(0.9)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
 def test_what_is_to_go_is_the_sum_of_what_comes():
     model = DecisionTransformer(steps=2, frames=4, depth=1, width=16, batch=8, device="cpu").fit(point(2), run=QUIET)
     made, _ = model._usable(point(2))

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 from retrodict.errors import DataError
 from retrodict.trajectories import ActionSpace, Discrete, Recordings, from_arrays
+from retrodict.trajectories.episodes import runs_of
 from retrodict.trajectories.features import CONFIDENCE, INFERRED, RECORDED, RUN, SOURCE, WEIGHT
 from retrodict.trajectories.stores import lerobot
 from retrodict.trajectories.stores.lerobot import EpisodeLabels, LabelWriter, write_labelled
-from retrodict.trajectories.stores.lerobot.labels import FROM_EPISODE, FROM_FRAME, runs_of
+from retrodict.trajectories.stores.lerobot.labels import FROM_EPISODE, FROM_FRAME
 
 FPS = 10
 LENGTHS = (6, 9, 4)

@@ -217,3 +217,34 @@ def test_independent_samples_are_split_by_row():
 
 def test_a_volume_of_bytes_is_not_taken_for_camera_frames():
     assert from_samples(observation__grid=np.zeros((4, 5, 5, 7), np.uint8)).features["observation.grid"].dtype == "uint8"
+
+
+def test_stretches_without_gaps_are_episodes_that_know_where_they_come_from():
+    there = np.array([True, True, False, True, True, True])
+    episode = {"observation.state": np.arange(6.0)[:, None], "timestamp": np.arange(6) / 10, "valid.observation.state": there}
+    whole = from_arrays(
+        [{**episode, "action": np.zeros((6, 1))}, {"observation.state": np.ones((3, 1)), "action": np.zeros((3, 1))}]
+    )
+    final = dataclasses.replace(whole[0], meta={"final": {"observation.state": [6.0]}})
+    pieces = whole.of([final, whole[1]]).unbroken("observation.state")
+    assert [piece["observation.state"].ravel().tolist() for piece in pieces] == [[0, 1], [3, 4, 5], [1, 1, 1]]
+    assert pieces[1]["timestamp"].tolist() == pytest.approx([0, 0.1, 0.2])
+    assert {piece.identity for piece in pieces} == {episode.identity for episode in whole}
+    assert (pieces[1].meta["origin/from_frame"], pieces[1].meta["origin/to_frame"]) == (3, 6)
+    assert ["final" in piece.meta for piece in pieces] == [False, True, False], "it was seen after the last step only"
+    assert "valid.observation.state" not in pieces.features
+    nothing = whole[:1].with_column("valid.observation.state", [np.zeros(6, bool)])
+    with pytest.raises(DataError, match="missing at every one of 6 steps"):
+        nothing.unbroken("observation.state")
+
+
+@given(kept=st.lists(st.booleans(), min_size=1, max_size=12), again=st.integers(0, 3))
+def test_a_piece_of_a_piece_names_the_frames_of_the_whole(kept, again):
+    values = np.arange(float(len(kept)))[:, None]
+    whole = from_arrays([{"observation.state": values, "valid.observation.state": np.array(kept)}])
+    if not any(kept):
+        return
+    for piece in whole.unbroken("observation.state"):
+        part = piece.part(min(again, piece.length - 1), piece.length)
+        first = part.meta.get("origin/from_frame", 0)
+        assert part["observation.state"].ravel().tolist() == list(range(first, first + part.length))

@@ -14,15 +14,13 @@ import numpy as np
 
 from retrodict.errors import DataError
 from retrodict.trajectories import ActionSpace, Episode, Recordings
+from retrodict.trajectories.episodes import runs_of
 from retrodict.trajectories.features import ACTION, RUNS, VALID
 from retrodict.trajectories.stores.lerobot.labels import (
-    FROM_FRAME,
     Emit,
     EpisodeLabels,
-    cut_from,
     label_features,
     label_values,
-    runs_of,
 )
 
 
@@ -48,13 +46,4 @@ def with_labels(
 def _pieces(episode: Episode, kept: np.ndarray, count: int) -> Iterator[Episode]:
     """The runs of kept steps as episodes that name their frames; they are numbered from `count` on."""
     for number, (start, stop) in enumerate(runs_of(kept)):
-        piece = replace(
-            episode,
-            index=count + number,
-            length=stop - start,
-            slices={name: replace(where, start=where.start + start) for name, where in episode.slices.items()},
-            source=f"{episode.source} (labelled)",
-        )
-        if "timestamp" in piece:
-            piece = piece.with_values({"timestamp": piece["timestamp"] - piece["timestamp"][0]})
-        yield replace(piece, meta={**episode.origin, **cut_from(piece[FROM_FRAME])})
+        yield replace(episode.part(start, stop), index=count + number, source=f"{episode.source} (labelled)")

@@ -14,7 +14,7 @@ from retrodict.labelling.infer import Inference
 from retrodict.metrics import Rightness
 from retrodict.systems import System
 from retrodict.trajectories import ActionSpace, Episode, Recordings
-from retrodict.trajectories.features import ACTION, INFERRED, SOURCE, VALID
+from retrodict.trajectories.features import ACTION, INFERRED, SOURCE
 
 
 def held_out(recordings: Recordings, model: System, given: Recordings | None, reads: Sequence[str]) -> Recordings:
@@ -75,8 +75,7 @@ def judge(recordings: Recordings, inferences: Sequence[Inference], space: Action
     units: dict[tuple[str, int], list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {}  # pieces of an episode are one unit
     for episode, inference in zip(recordings, inferences, strict=True):
         scored = inference.seen.copy()
-        if VALID + ACTION in episode:
-            scored &= np.asarray(episode[VALID + ACTION]).reshape(-1).astype(bool)
+        scored &= episode.there(ACTION)
         truth = np.asarray(episode[ACTION], np.float64).reshape(episode.length, -1)
         if truth.shape[1] != space.width:
             raise DataError(f"{episode}: {ACTION!r} has {truth.shape[1]} numbers, the inverse model gives {space.width}.")

@@ -21,7 +21,8 @@ class Inference:
         position: place of the episode in the recordings.
         action: flat actions (T, width), float32.
         confidence: as the model gave it, before calibration, (T,), float32.
-        seen: False where the frame that would show the action lies outside the episode, so that the label is a guess, (T,).
+        seen: False where what would show the action lies outside the episode or is missing (`valid.<feature>`), so that the
+            label is a guess, (T,).
         extras: further outputs by name, (T, ...).
     """
 
@@ -100,6 +101,21 @@ def guessed(reads: Window, keeps: slice, space: ActionSpace | None) -> tuple[int
     return 0, int(max((span.steps[-1] for span in spans), default=0) > kept.min())
 
 
+def blind(reads: Window, tiling: Tiling, episode: Episode, fps: float | None) -> np.ndarray:
+    """Which steps (T,) of an episode are labelled by a window in which something that the model reads is missing."""
+    windows = np.zeros(len(tiling.anchors), bool)
+    for name, reading in reads.spans.items():
+        there = episode.there(name)
+        if there.all():
+            continue
+        for span in _spans(reading, reads):
+            steps = rows(span, fps)
+            if steps is None:  # which rows a clock will choose is not known here
+                return np.ones(episode.length, bool)
+            windows |= ~there[np.clip(tiling.anchors[:, None] + steps, 0, episode.length - 1)].all(1)
+    return np.asarray(windows[tiling.window])
+
+
 def infer(model: InverseModel, recordings: Recordings, *, batch: int = 64, done: Collection[int] = ()) -> Iterator[Inference]:
     """Inferences of the episodes, in order.
 
@@ -132,7 +148,8 @@ def infer(model: InverseModel, recordings: Recordings, *, batch: int = 64, done:
             part.draft.place({name: values[at : at + n] for name, values in arrays.items()}, part.first, n)
             at += n
             if part.last and part.draft.position not in done:
-                yield part.draft.finished(recordings[part.draft.position], ends)
+                episode = recordings[part.draft.position]
+                yield part.draft.finished(episode, ends, blind(reads, part.draft.tiling, episode, recordings.fps))
 
 
 class _Draft:
@@ -150,12 +167,12 @@ class _Draft:
                 self.values[name] = np.zeros((len(self.tiling.window), *array.shape[2:]), array.dtype)
             self.values[name][steps] = array[self.tiling.window[steps] - first, self.tiling.place[steps]]
 
-    def finished(self, episode: Episode, ends: tuple[int, int]) -> Inference:
+    def finished(self, episode: Episode, ends: tuple[int, int], blind: np.ndarray) -> Inference:
         action, confidence = self.values.pop("action"), self.values.pop("confidence")
         bad = ~(np.isfinite(action).all(1) & np.isfinite(confidence))
         if bad.any():
             raise DataError(f"{episode}: the inverse model's answer is not finite at step {int(bad.argmax())}; train it again.")
-        seen = np.ones(len(action), bool)
+        seen = ~blind
         seen[: ends[0]] = False
         seen[len(seen) - ends[1] :] = False
         return Inference(self.position, action, np.clip(confidence, 0, 1), seen, self.values)

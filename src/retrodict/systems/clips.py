@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from retrodict.systems.looking import require_encoder
 from retrodict.systems.supervision import recorded_actions
 from retrodict.training.augment import VPT_AUGMENTATION, Mirror
 from retrodict.trajectories import ActionSpace, Episode, Feature, Recordings, Window
-from retrodict.trajectories.features import ACTION, DEPTH, IMAGES, POINTS, VALID, WEIGHT, cameras
+from retrodict.trajectories.features import ACTION, DEPTH, IMAGES, POINTS, WEIGHT, cameras
 from retrodict.trajectories.video import resize
 from retrodict.trajectories.windows import Windows
 
@@ -55,6 +56,8 @@ class ClipSystem(GradientSystem):
             action's numbers as they read there, with a minus where the sign changes, ("forward", "right", "left", "-turn") for
             ("forward", "left", "right", "turn"). Plain numbers that are seen stay as they are. VPT: never, which is empty.
     """
+
+    gaps: ClassVar[tuple[str, ...]] = (ACTION,)
 
     frames: int = 16
     cameras: tuple[str, ...] = ()
@@ -274,6 +277,5 @@ def _counts(episode: Episode) -> np.ndarray:
     counts = np.ones(episode.length, bool)
     if WEIGHT in episode:
         counts &= np.asarray(episode[WEIGHT]).reshape(-1) > 0
-    if VALID + ACTION in episode:
-        counts &= np.asarray(episode[VALID + ACTION]).reshape(-1).astype(bool)
+    counts &= episode.there(ACTION)
     return counts

@@ -9,7 +9,7 @@ import dataclasses
 import json
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -27,7 +27,7 @@ from retrodict.systems.registry import REGISTRY, lookup
 from retrodict.training.run import Run
 from retrodict.trajectories import ActionSpace, Feature, Recordings
 from retrodict.trajectories.alignment import check_alignment
-from retrodict.trajectories.features import ACTION, IMAGES, STATE
+from retrodict.trajectories.features import ACTION, IMAGES, STATE, VALID
 
 ROLES = (
     roles.InverseModel,
@@ -106,6 +106,7 @@ class System(ABC):
     """Base of all systems.
 
     Attributes:
+        gaps: features of whose missing steps (`valid.<feature>`) `fit` takes notice; a gap in any other that it reads is refused.
         seed: makes a fit repeatable.
         device: `auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`, `mps`.
         learned_from_: identities of the episodes that taught it; `learn` may set it where it put some aside.
@@ -113,6 +114,7 @@ class System(ABC):
     """
 
     card: ClassVar[Card]
+    gaps: ClassVar[tuple[str, ...]] = ()
 
     seed: int = field(default=0, kw_only=True)
     device: str = field(default="auto", kw_only=True)
@@ -162,7 +164,8 @@ class System(ABC):
 
         Inverse models and policies warn where actions are out of step with what was seen, if that can be told beforehand.
 
-        Raises DataError, in one sentence, when the recordings are empty, lack a feature, or hold NaN that `card.missing` refuses.
+        Raises DataError, in one sentence, when the recordings are empty, lack a feature, or hold NaN that `card.missing` refuses
+        or gaps that are none of `gaps`.
         """
         admitted = self.admit(recordings)
         if isinstance(self, (roles.InverseModel, roles.Policy)) and ACTION in admitted.features:
@@ -198,11 +201,16 @@ class System(ABC):
         usable = visible.having(*names)
         if not len(usable):
             raise DataError(f"{self.card.slug} needs episodes that have all of {', '.join(names)}; no episode has.")
-        if self.card.missing == "refused":
-            for name in names:
-                if usable.features[name].dtype.startswith("float"):
-                    refuse_nan(usable, name)
+        self.refuse_missing(usable, names)
         return usable
+
+    def refuse_missing(self, recordings: Recordings, names: Iterable[str]) -> None:
+        """Raise DataError naming episode and step where a feature is NaN or has a gap that this system cannot deal with."""
+        for name in names:
+            if name not in self.gaps:
+                refuse_gaps(recordings, name, self.card.slug)
+            if self.card.missing == "refused" and recordings.features[name].dtype.startswith("float"):
+                refuse_nan(recordings, name)
 
     def _refuse_wrong_forms(self, recordings: Recordings) -> None:
         """Raise DataError where a feature is not what its name says; a system that knows it by its form would overlook it."""
@@ -314,11 +322,19 @@ def refuse_nan(recordings: Recordings, name: str) -> None:
     """Raise DataError naming the first episode and step at which a feature is not finite, gaps declared by `valid.*` aside."""
     for episode in recordings:
         values = np.asarray(episode[name]).reshape(episode.length, -1)
-        bad = ~np.isfinite(values).all(1)
-        if f"valid.{name}" in episode:
-            bad &= np.asarray(episode[f"valid.{name}"]).reshape(-1).astype(bool)
+        bad = ~np.isfinite(values).all(1) & episode.there(name)
         if bad.any():
             raise DataError(f"{episode}: {name!r} is not finite at step {int(bad.argmax())}; drop or mend the step first.")
+
+
+def refuse_gaps(recordings: Recordings, name: str, who: str) -> None:
+    """Raise DataError naming the first episode and step at which a feature is missing, as its `valid.<name>` says."""
+    for episode in recordings:
+        if VALID + name in episode and not (there := episode.there(name)).all():
+            raise DataError(
+                f"{episode}: {name!r} is missing at step {int((~there).argmax())} ({(~there).sum()} of {len(there)} in all), and "
+                f"{who} reads series without gaps: recordings.unbroken({name!r}) gives the stretches between them."
+            )
 
 
 def roles_of(system: type[System]) -> tuple[str, ...]:

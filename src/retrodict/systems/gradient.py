@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from retrodict.errors import DataError
 from retrodict.systems.batches import look_over
-from retrodict.systems.contract import Spec, System, identities, refuse_nan
+from retrodict.systems.contract import Spec, System, identities
 from retrodict.training.loop import Trained, train
 from retrodict.training.optimisers import Optimiser
 from retrodict.training.randomness import isolated
@@ -137,7 +137,9 @@ class GradientSystem(System):
             training, validation = recordings.split(self.holdout, seed=self.seed)
         window = self.window(self._offered(recordings))
         self.spec_ = Spec.of(recordings, tuple(name for name in window.spans if name in recordings.features))
-        self._refuse_nan_in_optional(training, window)
+        for name in window.optional:  # `admit` looks at the features that every episode must have
+            if name in self.spec_.features:
+                self.refuse_missing(training.having(name), (name,))
         with isolated(self.seed):
             self.net_ = self.build(self.spec_)
             self.prepare(training)
@@ -213,10 +215,3 @@ class GradientSystem(System):
 
         described: dict[str, Any] = json.loads(json.dumps(self.hyperparameters(), default=plain))
         return described
-
-    def _refuse_nan_in_optional(self, recordings: Recordings, window: Window) -> None:
-        """`admit` looks at the features that every episode must have; these are the others."""
-        if self.card.missing == "refused":
-            for name in window.optional:
-                if name in self.spec_.features and self.spec_.features[name].dtype.startswith("float"):
-                    refuse_nan(recordings.having(name), name)

@@ -41,15 +41,15 @@ def code_of(encoder: Encoder, observation: Batch) -> Tensor:
 
 
 def codes_of(encoder: Encoder, recordings: Recordings, name: str) -> tuple[Tensor, Tensor]:
-    """Codes (N, d) of every step, each encoded once, and the values (N, *shape) of a feature beside them."""
+    """Codes (N, d) of every step at which a feature is there, each encoded once, and its values (N, *shape) beside them."""
     seen = encoded(encoder, recordings, (name,))
-    return torch.from_numpy(seen.codes), torch.from_numpy(np.asarray(seen.values[name]))
+    there = np.concatenate([episode.there(name) for episode in recordings])
+    return torch.from_numpy(seen.codes[there]), torch.from_numpy(np.asarray(seen.values[name])[there])
 
 
 def with_codes(encoder: Encoder, recordings: Recordings, beside: str) -> Recordings:
     """Recordings in which every step has its code (d,) as the column `CODE`, encoded once; `beside` must be recorded."""
-    codes, _ = codes_of(encoder, recordings, beside)
-    return recordings.with_rows(CODE, codes.numpy())
+    return recordings.with_rows(CODE, encoded(encoder, recordings, (beside,)).codes)
 
 
 def same_actions(width: int, recordings: Recordings, who: str) -> None:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from retrodict.errors import DataError
 from retrodict.trajectories import Feature, Recordings
-from retrodict.trajectories.features import STATE, VALID
+from retrodict.trajectories.features import STATE
 
 
 def refuse_uneven(recordings: Recordings, slug: str) -> None:
-    """Raise DataError where `observation.state` is no series (T, N) of numbers at equal spacing without gaps."""
+    """Raise DataError where `observation.state` is no series (T, N) of numbers at equal spacing."""
     shape = recordings.features[STATE].shape
     if len(shape) != 1 or shape[0] < 1:
         raise DataError(f"{slug} reads {STATE!r} of one size (T, N); it has the shape {list(shape)} per step.")
     for episode in recordings:
-        if VALID + STATE in episode and not (valid := np.asarray(episode[VALID + STATE]).reshape(-1).astype(bool)).all():
-            raise DataError(f"{episode}: {STATE!r} has a gap at step {int((~valid).argmax())}; mend it or cut the episode there.")
         if recordings.fps is None and "timestamp" in episode:
             raise DataError(f"{episode} has no even clock; {slug} needs equal spacing: resample it first.")
 

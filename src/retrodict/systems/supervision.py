@@ -9,7 +9,7 @@ import numpy as np
 from retrodict.errors import DataError
 from retrodict.systems.contract import Spec
 from retrodict.trajectories import ActionSpace, Box, Discrete, MultiBinary, Recordings
-from retrodict.trajectories.features import ACTION, VALID
+from retrodict.trajectories.features import ACTION
 
 
 def continuous_space(spec: Spec, who: str) -> ActionSpace:
@@ -38,8 +38,7 @@ def recorded_actions(recordings: Recordings, space: ActionSpace, who: str) -> np
         action = np.asarray(episode[ACTION], np.float32).reshape(episode.length, -1)
         if action.shape[1] != space.width:
             raise DataError(f"{who}: {episode} has actions of {action.shape[1]} numbers, the action space has {space.width}.")
-        if VALID + ACTION in episode:
-            action = action[np.asarray(episode[VALID + ACTION]).reshape(-1).astype(bool)]
+        action = action[episode.there(ACTION)]
         for name, part in space.parts.items():
             _refuse_impossible(action[:, space.slices[name]], name, part, f"{who}: {episode}")
         pieces.append(action)

@@ -13,6 +13,7 @@ import numpy as np
 
 from retrodict.errors import DataError
 from retrodict.trajectories.columns import ArrayColumn, ChosenRows, Slice
+from retrodict.trajectories.features import FINAL, VALID
 
 ROWS = 64
 """Rows of an episode that its fingerprint is taken of."""
@@ -43,6 +44,12 @@ class Content:
             sha.update(name.encode())
             sha.update(np.ascontiguousarray(where.column.take(rows + where.start)).tobytes())
         return sha.hexdigest()[:16]
+
+
+def runs_of(kept: np.ndarray) -> list[tuple[int, int]]:
+    """First and last-but-one step of each run of True in `kept` (T,)."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], kept.astype(np.int8), [0]])))
+    return [(int(start), int(stop)) for start, stop in edges.reshape(-1, 2)]
 
 
 @dataclass(frozen=True)
@@ -110,10 +117,24 @@ class Episode:
         fingerprint = self.content.fingerprint
         return {**first, **({"origin/fingerprint": fingerprint} if fingerprint else {}), **self.meta}
 
+    def origin_of(self, start: int, stop: int) -> dict[str, Any]:
+        """`meta` of a piece: where it was first recorded, and which frames of the whole recording it holds."""
+        first = int(self.meta.get("origin/from_frame", 0))
+        meta = {**self.origin, "origin/from_frame": first + start, "origin/to_frame": first + stop}
+        if stop < self.length:  # what was seen after the last step of the whole was not seen after that of this piece
+            meta.pop(FINAL, None)
+        return meta
+
     @property
     def path(self) -> str:
         """Where it was read from, however that was spelled."""
         return os.path.realpath(self.source) if os.path.exists(self.source) else self.source
+
+    def there(self, name: str) -> np.ndarray:
+        """At which steps (T,) all of a feature was recorded, by its `valid.<name>`."""
+        if VALID + name not in self:
+            return np.ones(self.length, bool)
+        return np.asarray(np.asarray(self[VALID + name]).reshape(self.length, -1).astype(bool).all(1))
 
     def read(self, name: str, steps: np.ndarray) -> np.ndarray:
         """Values of a feature at `steps` (n,), as (n, *shape)."""
@@ -136,6 +157,17 @@ class Episode:
         rows = np.asarray(steps)
         chosen = {k: Slice(ChosenRows(v.column, rows + v.start)) for k, v in self.slices.items()}
         return replace(self, length=len(rows), slices=chosen)
+
+    def part(self, start: int, stop: int) -> Episode:
+        """The steps from `start` to `stop` (not included) as an episode of the same identity, whose clock begins at 0."""
+        if not 0 <= start < stop <= self.length:
+            raise DataError(f"{self} has no steps {start} to {stop}; it has {self.length}.")
+        slices = {name: Slice(where.column, where.start + start) for name, where in self.slices.items()}
+        piece = replace(self, length=stop - start, slices=slices, meta=self.origin_of(start, stop))
+        if "timestamp" in piece:
+            clock = piece["timestamp"]
+            piece = piece.with_values({"timestamp": clock - clock[0]})
+        return piece
 
     def without(self, names: set[str]) -> Episode:
         """The same episode without the named features."""

@@ -30,6 +30,9 @@ CONFIDENCE = "label.action.confidence"
 SOURCE = "label.action.source"
 RUN = "label.action.run"
 
+FINAL = "final"
+"""Key of `Episode.meta`: the observation after the last step, feature -> JSON, see `stores.finals`."""
+
 RUNS = "labelling"
 """Key of `Recordings.meta`: a list of what was done in each labelling run; `label.action.run` counts in it, -1 is none."""
 

@@ -12,7 +12,7 @@ import numpy as np
 from retrodict.errors import DataError
 from retrodict.trajectories.actions import ActionSpace
 from retrodict.trajectories.columns import ArrayColumn, Slice
-from retrodict.trajectories.episodes import Episode
+from retrodict.trajectories.episodes import Episode, runs_of
 from retrodict.trajectories.features import BOOKKEEPING, IMAGES, PRIVILEGED, RUN, RUNS, VALID, Feature
 from retrodict.trajectories.windows import Window, Windows
 
@@ -129,6 +129,19 @@ class Recordings:
         """The episodes that do not have the named feature."""
         return self.select(lambda episode: name not in episode)
 
+    def unbroken(self, *names: str) -> Recordings:
+        """Every stretch in which none of the named features is missing (`valid.<name>`) as an episode of its own.
+
+        Raises DataError where nothing is left.
+        """
+        pieces = []
+        for episode in self:
+            there = np.all([np.ones(episode.length, bool), *(episode.there(name) for name in names)], axis=0)
+            pieces += [episode] if there.all() else [episode.part(start, stop) for start, stop in runs_of(there)]
+        if not pieces:
+            raise DataError(f"{', '.join(names)}: missing at every one of {self.steps} steps; nothing is left.")
+        return self.of(pieces).without(*(VALID + name for name in names))
+
     def split(
         self, fraction: float, seed: int = 0, *, by: Literal["episode", "domain"] = "episode"
     ) -> tuple[Recordings, Recordings]:
@@ -171,7 +184,7 @@ class Recordings:
         gone = {
             feature
             for feature in {*self.features, *(name for episode in self for name in episode.slices)}
-            if (base := feature.removeprefix(VALID)) in names or (prefixes and base.startswith(prefixes))
+            if feature in names or (base := feature.removeprefix(VALID)) in names or (prefixes and base.startswith(prefixes))
         }
         return replace(
             self,

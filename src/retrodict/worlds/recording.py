@@ -16,7 +16,7 @@ from rich.progress import track
 
 from retrodict.errors import DataError
 from retrodict.trajectories import ActionSpace, Feature
-from retrodict.trajectories.features import ACTION, PRIVILEGED
+from retrodict.trajectories.features import ACTION, FINAL, PRIVILEGED
 from retrodict.trajectories.stores import finals, lerobot
 from retrodict.worlds.catalogue import make
 from retrodict.worlds.players import RandomPlayer
@@ -65,7 +65,7 @@ def play(world: World, player: Player, seed: int, max_steps: int | None = None) 
     if "success" in info:
         meta["success"] = bool(info["success"])
     if last := {name: finals.keep(observation[name]) for name, feature in world.features.items() if not feature.is_visual}:
-        meta[finals.FINAL] = last
+        meta[FINAL] = last
     return Played({name: np.stack([row[name] for row in rows]) for name in rows[0]}, world.task, meta)
 
 

@@ -22,7 +22,7 @@ from retrodict.training.optimisers import Optimiser
 from retrodict.training.schedules import schedule
 from retrodict.training.stage import Stage
 from retrodict.trajectories import Recordings, Window
-from retrodict.trajectories.features import ACTION, REWARD, STATE
+from retrodict.trajectories.features import ACTION, REWARD, STATE, WEIGHT
 
 TO_GO = "label.to_go"
 """The sum of the rewards from a step to the end of its episode."""
@@ -103,7 +103,7 @@ class DecisionTransformer(OfflineLearner):
         read = super().window(spec)
         if TO_GO not in spec.features:  # asked what is needed of the recordings as they are
             return read
-        return Window(self.frames - 1, 0, {**read.spans, **dict.fromkeys((STATE, ACTION, TO_GO))})
+        return Window(self.frames - 1, 0, {**read.spans, **dict.fromkeys((STATE, ACTION, TO_GO, WEIGHT))})
 
     def _usable(self, recordings: Recordings) -> tuple[Recordings, dict[str, int]]:
         made, counts = super()._usable(recordings)
@@ -135,11 +135,12 @@ class DecisionTransformer(OfflineLearner):
     def loss(self, net: Any, batch: Batch) -> dict[str, Tensor]:
         action, valid = net["actions"](batch[ACTION].float()), batch["mask"]
         policy = net["decision"](batch[TO_GO] * self.scale, net["states"](batch[STATE]).float(), action, valid)
+        taught = valid & (batch[WEIGHT][..., 0] > 0)
         _, log_prob = policy.draw()
-        entropy = masked_mean(-log_prob[0], valid)
+        entropy = masked_mean(-log_prob[0], taught)
         alpha = net["temperature"]["log"].exp()
         return {
-            "action": masked_mean(policy.loss(action.clamp(-1 + 1e-3, 1 - 1e-3)), valid),
+            "action": masked_mean(policy.loss(action.clamp(-1 + 1e-3, 1 - 1e-3)), taught),
             "entropy": -alpha.detach() * entropy,
             "temperature": alpha * (entropy.detach() + action.shape[-1]),
         }

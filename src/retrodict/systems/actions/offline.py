@@ -30,7 +30,6 @@ from retrodict.trajectories.features import (
     SOURCE,
     STATE,
     TERMINATED,
-    VALID,
     WEIGHT,
 )
 from retrodict.trajectories.normalise import Normaliser
@@ -52,6 +51,7 @@ class OfflineLearner(GradientSystem, Policy):
         left_out_: number of steps by the reason for which they were left out; None in a learner that was loaded.
     """
 
+    gaps: ClassVar[tuple[str, ...]] = (ACTION, NEXT_STATE)
     mixes: ClassVar[bool] = False  # a value of some hundred has no digits to spare
 
     width: int = 256
@@ -113,8 +113,8 @@ class OfflineLearner(GradientSystem, Policy):
         ended = _flat(episode, TERMINATED, 0).astype(bool)
         unsure = _flat(episode, CONFIDENCE, 1.0) <= self.least_confidence
         return {
-            "without a successor": ~_flat(episode, VALID + NEXT_STATE, 1).astype(bool) & ~ended,
-            "without an action": ~_flat(episode, VALID + ACTION, 1).astype(bool),
+            "without a successor": ~episode.there(NEXT_STATE) & ~ended,
+            "without an action": ~episode.there(ACTION),
             "inferred with too little confidence": (_flat(episode, SOURCE, 0) == INFERRED) & unsure,
         }
 

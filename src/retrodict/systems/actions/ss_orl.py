@@ -79,6 +79,7 @@ class SSORL(GradientSystem, InverseModel):
         returns="the action of every step with its variance, for offline learners to go by",
         claim="with actions on 10 % of the trajectories, even of the worst, offline learners match those that see all actions",
     )
+    gaps: ClassVar[tuple[str, ...]] = (ACTION, NEXT_STATE)
     mixes: ClassVar[bool] = False  # neighbouring states differ in their last digits
 
     past: int = 1

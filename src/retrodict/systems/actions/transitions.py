@@ -10,9 +10,8 @@ import torch
 from retrodict.errors import DataError
 from retrodict.systems.supervision import recorded_actions
 from retrodict.trajectories import ActionSpace, Box, Feature, Recordings
-from retrodict.trajectories.features import ACTION, NEXT_STATE, STATE, VALID
+from retrodict.trajectories.features import ACTION, FINAL, NEXT_STATE, STATE, VALID
 from retrodict.trajectories.normalise import Normaliser
-from retrodict.trajectories.stores.finals import FINAL
 
 JUMP, MUCH = 10.0, 0.25
 """An episode is likely to be in other units where the means of more than this share of its state lie so many deviations from the

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from retrodict.systems.checks.answers import Question, expect, questions
 from retrodict.systems.checks.subject import Subject, check, one_sentence, refused
+from retrodict.trajectories import Feature
+from retrodict.trajectories.features import VALID
 
 
 @check
@@ -39,6 +41,15 @@ def refuses_nan(subject: Subject) -> None:
             values = [np.array(episode[name]) if name in episode else None for episode in subject.recordings]
             next(v for v in reversed(values) if v is not None)[2] = np.nan
             subject.refuses(subject.recordings.with_column(name, values), f"fitting with NaN in {name!r}")
+
+
+@check
+def refuses_gaps_it_takes_no_notice_of(subject: Subject) -> None:
+    for name in (name for name in subject.inputs if name not in subject.system.gaps):
+        there = [np.ones((episode.length, 1), bool) if name in episode else None for episode in subject.recordings]
+        next(t for t in reversed(there) if t is not None)[2] = False
+        marked = subject.recordings.with_column(VALID + name, there, Feature("bool", (1,)))
+        subject.refuses(marked, f"fitting with a gap in {name!r}")
 
 
 @check

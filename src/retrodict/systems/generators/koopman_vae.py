@@ -75,6 +75,7 @@ class KoopmanVAE(GradientSystem, Generator, Encoder, Law):
         claim="a VAE with a linear latent prior makes better regular and irregular series than GANs, and its spectrum can be set",
         missing="masked",
     )
+    gaps: ClassVar[tuple[str, ...]] = (STATE,)
 
     frames: int = 24
     latent: int = 16

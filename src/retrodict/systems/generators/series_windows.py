@@ -6,14 +6,13 @@ import numpy as np
 
 from retrodict.errors import DataError
 from retrodict.trajectories import Episode, Recordings
-from retrodict.trajectories.features import STATE, VALID
+from retrodict.trajectories.features import STATE
 
 
 def present(episode: Episode) -> np.ndarray:
     """At which steps every entry of the state was seen, (T,): neither NaN nor declared missing."""
     seen = np.isfinite(np.asarray(episode[STATE])).all(1)
-    if VALID + STATE in episode:
-        seen &= np.asarray(episode[VALID + STATE], bool).reshape(episode.length, -1).all(1)
+    seen &= episode.there(STATE)
     return np.asarray(seen)
 
 

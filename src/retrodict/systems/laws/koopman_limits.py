@@ -72,6 +72,7 @@ class KoopmanLimits(System, Law, Analysis):
         returns="certified eigenvalues, spectrum and pseudospectrum, a forecast, and what no data could tell",
         claim="residuals certify which Koopman eigenvalues are real, and no method that takes one limit is safe for every system",
     )
+    gaps: ClassVar[tuple[str, ...]] = (STATE,)
 
     dictionary: Literal["rbf", "fourier", "legendre", "monomials"] = "rbf"
     functions: int = 100

@@ -44,6 +44,7 @@ class DiffusionPolicy(JointDiffusion):
         claim="drawing chunks of actions by diffusion imitates better than regressing them, most where demonstrations differ",
         baseline=True,
     )
+    gaps: ClassVar[tuple[str, ...]] = (ACTION,)
 
     encoder: System | None = None
     steps: int = field(default=2000, kw_only=True)

@@ -46,6 +46,7 @@ class FewShotCloning(GradientSystem, Policy):
         claim="a good representation makes a few demonstrations enough",
         baseline=True,
     )
+    gaps: ClassVar[tuple[str, ...]] = (ACTION,)
 
     encoder: System | None = None
     hidden: tuple[int, ...] = (256, 256)

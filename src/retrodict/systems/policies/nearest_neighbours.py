@@ -41,6 +41,7 @@ class NearestNeighbours(System, Policy):
         claim="with a good representation, nearest neighbours imitate about as well as a trained network",
         baseline=True,
     )
+    gaps: ClassVar[tuple[str, ...]] = (ACTION,)
 
     encoder: System | None = None
     k: int = 16
@@ -55,9 +56,9 @@ class NearestNeighbours(System, Policy):
 
     def learn(self, recordings: Recordings, world: Any, validation: Recordings | None, run: Run) -> None:
         encoder = require_encoder(self.encoder, self.card.slug)
-        if not 1 <= self.k <= recordings.steps:
-            raise DataError(f"{self.k} neighbours were asked for among {recordings.steps} recorded steps.")
         codes, actions = codes_of(encoder, recordings, ACTION)
+        if not 1 <= self.k <= len(codes):
+            raise DataError(f"{self.k} neighbours were asked for among {len(codes)} recorded steps.")
         self.spec_ = Spec.of(recordings, self.inputs(recordings))
         self.keys_, self.values_ = codes.to(self.torch_device), actions.float().to(self.torch_device)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -72,6 +72,8 @@ class SeerLearning(CameraSystem):
             None are shifted by default: a forecast of small frames then has to learn the background at every offset.
         adapt_steps, adapt_rate: of `adapt`.
     """
+
+    gaps: ClassVar[tuple[str, ...]] = (ACTION,)
 
     history: int = 4
     ahead: int = 3

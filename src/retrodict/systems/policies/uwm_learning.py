@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -48,6 +48,8 @@ class VideoAndActions(JointDiffusion):
         codec_steps: in which they are learned.
         labelled: share of the windows of a batch that have actions, where not all recordings do.
     """
+
+    gaps: ClassVar[tuple[str, ...]] = (ACTION,)
 
     foreseen: int = 4
     points: int = 16

@@ -119,6 +119,7 @@ class VQBeT(DrawnChunks):
         claim="choosing among learned chunks of actions imitates as well as diffusion, in one pass",
         baseline=True,
     )
+    gaps: ClassVar[tuple[str, ...]] = (ACTION,)
 
     encoder: System | None = None
     codes: int = 16

@@ -80,6 +80,7 @@ class InverseDynamicsPretraining(FrameSystem, InverseModel, Policy):
         returns="a code for each frame; the action between two; after adapting, what to do",
         claim="where the task is hidden, predicting actions from their effects gives a better encoder than cloning behaviour",
     )
+    gaps: ClassVar[tuple[str, ...]] = (ACTION,)
 
     backbone: Backbone = "keypoints"
     channels: tuple[int, ...] = (16, 32, 32)

@@ -73,6 +73,7 @@ class Rep4Ex(GradientSystem, Encoder, ForwardModel, Generator):
         returns="codes in which actions act linearly, outcomes and observations under other actions",
         claim="A code whose mean is linear in the action is affine in the true state and foretells actions never tried",
     )
+    gaps: ClassVar[tuple[str, ...]] = (OUTCOME,)
 
     mixes: ClassVar[bool] = False  # a linear law is solved for
 

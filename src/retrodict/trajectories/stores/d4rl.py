@@ -13,10 +13,10 @@ from retrodict.errors import DataError
 from retrodict.trajectories.actions import ActionSpace, Box, Discrete
 from retrodict.trajectories.columns import ArrayColumn, Column, Slice
 from retrodict.trajectories.episodes import Episode
-from retrodict.trajectories.features import ACTION, PRIVILEGED, Feature
+from retrodict.trajectories.features import ACTION, FINAL, PRIVILEGED, Feature
 from retrodict.trajectories.recordings import Recordings
 from retrodict.trajectories.stores.checks import ROWS_AT_ONCE, check_finite
-from retrodict.trajectories.stores.finals import FINAL, keep
+from retrodict.trajectories.stores.finals import keep
 from retrodict.trajectories.stores.hdf5_columns import column_of
 from retrodict.trajectories.stores.views import FlatView, Layout, as_frames, feature_of, layout, observation_name
 

@@ -16,8 +16,6 @@ from PIL import Image
 
 from retrodict.trajectories.features import Feature
 
-FINAL = "final"
-
 
 def keep(value: Any) -> Any:
     """One row as JSON: numbers, a text, a frame (H, W, C), or the bytes of an encoded image."""

@@ -14,10 +14,9 @@ from retrodict.errors import DataError
 from retrodict.trajectories.actions import ActionSpace
 from retrodict.trajectories.columns import ArrayColumn, Column, Slice
 from retrodict.trajectories.episodes import Episode
-from retrodict.trajectories.features import ACTION, PRIVILEGED, Feature
+from retrodict.trajectories.features import ACTION, FINAL, PRIVILEGED, Feature
 from retrodict.trajectories.recordings import Recordings
 from retrodict.trajectories.stores.checks import check_finite
-from retrodict.trajectories.stores.finals import FINAL
 from retrodict.trajectories.stores.headers import TASK
 from retrodict.trajectories.stores.minari_files import Raw, read_arrow, read_hdf5
 from retrodict.trajectories.stores.minari_writing import METADATA, OURS, write

@@ -18,10 +18,10 @@ import numpy as np
 from retrodict.errors import DataError
 from retrodict.files import replacing_folder
 from retrodict.trajectories.episodes import Episode
-from retrodict.trajectories.features import ACTION, Feature
+from retrodict.trajectories.features import ACTION, FINAL, Feature
 from retrodict.trajectories.recordings import Recordings
 from retrodict.trajectories.stores.checks import check_finite
-from retrodict.trajectories.stores.finals import FINAL, restore
+from retrodict.trajectories.stores.finals import restore
 from retrodict.trajectories.stores.minari_files import MAIN
 from retrodict.trajectories.stores.spaces import (
     Leaf,

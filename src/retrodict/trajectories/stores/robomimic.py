@@ -14,11 +14,11 @@ from retrodict.errors import DataError
 from retrodict.trajectories.actions import ActionSpace
 from retrodict.trajectories.columns import ArrayColumn, Column, Slice
 from retrodict.trajectories.episodes import Episode
-from retrodict.trajectories.features import ACTION, DEPTH, PRIVILEGED, Feature
+from retrodict.trajectories.features import ACTION, DEPTH, FINAL, PRIVILEGED, Feature
 from retrodict.trajectories.recordings import Recordings
 from retrodict.trajectories.stores.checks import check_finite
 from retrodict.trajectories.stores.d4rl import continuous_actions
-from retrodict.trajectories.stores.finals import FINAL, keep
+from retrodict.trajectories.stores.finals import keep
 from retrodict.trajectories.stores.hdf5_columns import column_of
 from retrodict.trajectories.stores.views import as_frames, feature_of, layout, observation_name
 

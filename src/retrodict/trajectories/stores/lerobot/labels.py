@@ -16,7 +16,7 @@ import numpy as np
 
 from retrodict.errors import DataError
 from retrodict.trajectories.actions import ActionSpace
-from retrodict.trajectories.episodes import Episode
+from retrodict.trajectories.episodes import Episode, runs_of
 from retrodict.trajectories.features import (
     ACTION,
     CONFIDENCE,
@@ -222,20 +222,9 @@ def write_labelled(
     return Path(folder)
 
 
-def runs_of(kept: np.ndarray) -> list[tuple[int, int]]:
-    """First and last-but-one step of each run of True in `kept` (T,)."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], kept.astype(np.int8), [0]])))
-    return [(int(start), int(stop)) for start, stop in edges.reshape(-1, 2)]
-
-
 def _split(episode: Episode, values: dict[str, Any], kept: np.ndarray) -> Iterator[Piece]:
     for start, stop in runs_of(kept):
         part = cut(values, start, stop)
         if "timestamp" in part:
             part["timestamp"] = part["timestamp"] - part["timestamp"][0]
-        yield Piece(part, episode.tasks, episode.domain, {**episode.origin, **cut_from(part[FROM_FRAME])})
-
-
-def cut_from(frames: np.ndarray) -> dict[str, int]:
-    """`meta` of a piece: the frames of its source that it holds, which are consecutive (T,)."""
-    return {"origin/from_frame": int(frames[0]), "origin/to_frame": int(frames[-1]) + 1}
+        yield Piece(part, episode.tasks, episode.domain, episode.origin_of(start, stop))
