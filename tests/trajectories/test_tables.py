@@ -70,6 +70,10 @@ def test_a_csv_with_everything(tmp_path):
         ("a.csv", "timestamp,x\n1700000000000,1\n1700000000500,2\n", [1, 2], 2),  # milliseconds since 1970, by their size
         ("a.csv", "\ufefftime (s),x\r\n0,1\r\n0.5,2\r\n", [1, 2], 2),
         ("a.jsonl", '{"t": 0, "x": 1}\n{"t": 0.5, "x": 2}\n', [1, 2], 2),
+        ("a.csv", "time,wheel speed\n0,1\n0.5,2\n", [1, 2], 2),
+        ("a.csv", "time (s);x\n0,0;1,5\n0,5;2,5\n", [1.5, 2.5], 2),  # decimal commas
+        ("a.csv", "0,0;1,5\n0,5;2,5\n1,0;3\n", [1.5, 2.5, 3], 2),
+        ("a.csv", "t x\n0 1\n0.5 2\n", [1, 2], 2),
         ("a.csv", "time,x\n0,1\n0.033,2\n0.067,3\n0.1,4\n", [1, 2, 3, 4], 30),
     ],
 )
@@ -93,6 +97,10 @@ def test_what_is_said_is_not_guessed(tmp_path):
     assert [len(episode) for episode in recordings] == [2, 1]
     assert (recordings.fps, recordings.features["observation.state"].names) == (4, ["t"])
     assert recordings[0]["action"][:, 0].tolist() == [1, 3]
+    late = write(tmp_path / "b.csv", "stamp_ms,x\n0,1\n500,2\n1000,3\n")
+    assert open_recordings(late, time="stamp_ms").fps == 2
+    since = write(tmp_path / "c.csv", "when,x\n1700000000000,1\n1700000000500,2\n")
+    assert open_recordings(since, time="when").fps == 2
     with pytest.raises(DataError, match="has no column 'v'; it has t, u, group"):
         open_recordings(path, actions=["v"])
     with pytest.raises(DataError, match="no option 'colour'; it has time, episode, actions, fps, nan_is_missing"):
@@ -211,6 +219,14 @@ def test_several_arrays_by_name(tmp_path):
     np.testing.assert_array_equal(recordings[1]["observation.force"], state[4:] * 2)
     np.testing.assert_array_equal(recordings[1]["action"], action[4:])
     assert recordings[1]["timestamp"].tolist() == [0, pytest.approx(0.05)]
+
+
+def test_an_array_is_a_clock_only_if_its_whole_name_says_so_and_has_the_unit_it_says(tmp_path):
+    np.savez(tmp_path / "a.npz", theta=np.arange(4.0), torque=np.arange(4.0), time_ms=np.arange(4) * 50)
+    recordings = open_recordings(tmp_path / "a.npz")
+    assert recordings.fps == 20
+    assert {"observation.theta", "observation.torque"} <= set(recordings.features)
+    assert "'time_ms' is taken for the clock, in units of 0.001 s" in guesses(recordings)
 
 
 def test_clips_by_name(tmp_path):

@@ -2,7 +2,9 @@
 
 import json
 import os
+from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -96,6 +98,38 @@ def test_a_fast_log_gives_the_last_row_at_each_frame(tmp_path):
     recordings = open_recordings(tmp_path)
     assert recordings[0]["action"][:, 0].tolist() == [0.5, 4.5, 8.5, 12.5, 16.5]
     assert "15 rows lie between or beyond frames and are passed over" in guesses(recordings)
+
+
+def test_a_log_that_ends_before_its_video_says_nothing_of_the_rest(tmp_path):
+    film(tmp_path / "a.mp4", 10, fps=10)
+    table(tmp_path / "a.csv", [{"time": k / 10, "action": k + 0.5} for k in range(6)])
+    recordings = open_recordings(tmp_path)
+    assert recordings[0]["valid.action"].tolist() == [True] * 7 + [False] * 3  # a row may be late by a step
+    assert "3 frames come before the first row or long after the last" in guesses(recordings)
+    table(tmp_path / "a.csv", [{"frame": k, "action": k + 0.5} for k in (0, 2, 4)])
+    assert open_recordings(tmp_path)[0]["valid.action"].tolist() == [True] * 7 + [False] * 3
+
+
+def test_a_video_with_uneven_frames_goes_by_its_own_clock(tmp_path):
+    shown = np.array([0, 1, 2, 3, 20, 21, 22, 23, 24, 40])  # tenths of a second
+    with av.open(str(tmp_path / "a.mp4"), "w") as out:
+        stream = out.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt, stream.time_base = 48, 32, "yuv420p", Fraction(1, 1000)
+        stream.codec_context.time_base = stream.time_base
+        for k, tenths in enumerate(shown):
+            frame = av.VideoFrame.from_ndarray(np.full((32, 48, 3), 20 * k, np.uint8), "rgb24")
+            frame.pts, frame.time_base = int(tenths) * 100, stream.time_base
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode())
+    film(tmp_path / "b.mp4", 4, fps=10)
+    table(tmp_path / "a.csv", [{"time": k / 10, "action": k + 0.5} for k in range(41)])
+    recordings = open_recordings(tmp_path)
+    a, b = recordings
+    np.testing.assert_array_equal(a["action"][:, 0], shown + 0.5)
+    np.testing.assert_allclose(a["timestamp"], shown / 10, atol=1e-3)
+    np.testing.assert_allclose(b["timestamp"], np.arange(4) / 10)
+    assert recordings.fps is None
+    assert "1 of 2 videos show their frames at uneven intervals" in guesses(recordings)
 
 
 @pytest.mark.parametrize("key", ["video", "episode"])
@@ -202,11 +236,12 @@ def test_rows_go_to_frames_at_or_after_their_time(tmp_path_factory, times, frame
     video = Film("a.mp4", frames, fps)
     shown = np.arange(frames) / fps + 0.1 / fps
     if times[0] > shown[-1]:
-        with pytest.raises(DataError, match="after the end"):
+        with pytest.raises(DataError, match="no frame has a row"):
             match(log, headers, np.arange(len(times)), video, from_start=False)
         return
     found = match(log, headers, np.arange(len(times)), video, from_start=False)
+    due = times[-1] + 1.1 * max(1 / fps, *np.diff(times), 0)
     for frame in range(frames):
         before = [row for row, time in enumerate(times) if time <= shown[frame]]
-        assert found.known[frame] == bool(before)
+        assert found.known[frame] == (bool(before) and frame / fps < due)
         assert found.rows[frame] == (before[-1] if before else 0)

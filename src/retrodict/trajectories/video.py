@@ -141,6 +141,16 @@ def count_frames(path: str | Path) -> int:
     return len(_shown(path, *_fingerprint(Path(path))))
 
 
+def frame_times(path: str | Path) -> np.ndarray | None:
+    """When each frame is shown, in seconds from the first, (frames,) float64; None where the file has no clock."""
+    path = Path(path)
+    shown = _shown(path, *_fingerprint(path))
+    if len(np.unique(shown)) < len(shown):
+        return None
+    with _readable(path), av.open(str(path)) as container:
+        return np.asarray((shown - shown[0]) * float(_video_stream(container, path).time_base))
+
+
 def too_short(path: str | Path, start: int, stop: int) -> DataError:
     """The error of a file that ends before frame `stop`."""
     return DataError(

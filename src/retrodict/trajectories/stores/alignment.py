@@ -17,15 +17,28 @@ SLACK = 0.1
 
 @dataclass(frozen=True)
 class Film:
-    """A video to which a log belongs: its name in messages, number of frames and frames per second."""
+    """A video to which a log belongs.
+
+    Attributes:
+        name: for messages.
+        frames: how many it has.
+        fps: frames per second, on average where they are uneven.
+        uneven: where frames are not shown at equal intervals, when each is, in seconds from the first, (frames,).
+    """
 
     name: str
     frames: int
     fps: float
+    uneven: np.ndarray | None = None
 
     @property
     def seconds(self) -> float:
         return self.frames / self.fps
+
+    @property
+    def times(self) -> np.ndarray:
+        """When each frame is shown, (frames,)."""
+        return np.arange(self.frames) / self.fps if self.uneven is None else self.uneven
 
 
 @dataclass(frozen=True)
@@ -34,7 +47,8 @@ class Match:
 
     Attributes:
         rows: position among the rows of the video, (frames,).
-        known: False for frames before the first row, which have no row (`rows` says the first), (frames,).
+        known: False for frames without a row, (frames,): those before the first (`rows` says the first), and those so long after
+            the last one (which `rows` says) that another would have been due.
         mismatch: the longest time, in seconds, by which a row lies before its frame.
         means: `frame`, `time` or `order`: what was matched.
     """
@@ -80,13 +94,21 @@ def video_clock(log: Log, headers: Headers, rows: np.ndarray, film: Film) -> np.
 
 
 def _by_time(log: Log, times: np.ndarray, film: Film) -> Match:
-    shown = np.arange(film.frames) / film.fps
+    shown = film.times
     rows = np.searchsorted(times, shown + SLACK / film.fps, side="right") - 1
-    known = rows >= 0
+    known = (rows >= 0) & (shown < _ends(times, 1 / film.fps))
     if not known.any():
-        raise DataError(f"{log.path} starts at {times[0]:g} s, after the end of {film.name} ({film.seconds:g} s).")
+        raise DataError(
+            f"{log.path} goes from {times[0]:g} to {times[-1]:g} s and {film.name} from 0 to {film.seconds:g} s: no frame "
+            "has a row."
+        )
     mismatch = float(np.max(shown[known] - times[rows[known]], initial=0.0))
     return Match(np.maximum(rows, 0), known, mismatch, "time")
+
+
+def _ends(clock: np.ndarray, frame: float) -> float:
+    """From when on the last row of a log holds no longer: its longest interval after that row, or one frame."""
+    return float(clock[-1] + (1 + SLACK) * max(frame, np.diff(clock).max(initial=0)))
 
 
 def _by_frame(log: Log, name: str, rows: np.ndarray, film: Film) -> Match:
@@ -102,6 +124,6 @@ def _by_frame(log: Log, name: str, rows: np.ndarray, film: Film) -> Match:
         raise DataError(f"{log.path} names frame {worst}; {film.name} has frames 0 to {film.frames - 1}.")
     shown = np.arange(film.frames)
     places = np.searchsorted(numbers, shown, side="right") - 1
-    known = places >= 0
-    mismatch = float((shown[known] - numbers[places[known]]).max()) / film.fps
+    known = (places >= 0) & (shown < _ends(numbers, 1))
+    mismatch = float((shown[known] - numbers[places[known]]).max(initial=0)) / film.fps
     return Match(np.maximum(places, 0), known, mismatch, "frame")

@@ -15,7 +15,7 @@ from retrodict.trajectories.features import ACTION, STATE
 from retrodict.trajectories.recordings import Recordings, from_arrays
 from retrodict.trajectories.stores.checks import check_finite
 from retrodict.trajectories.stores.headers import ACTION as ACTION_HEADER
-from retrodict.trajectories.stores.headers import EPISODE, NAMED, PREFIXES, TIME
+from retrodict.trajectories.stores.headers import EPISODE, NAMED, PREFIXES, clock_unit
 from retrodict.trajectories.stores.series import constant_entries, hold, rate, settle_actions
 
 KIND = "an array of time series (.npy with (T,), (T, N) or (E, T, N); .npz)"
@@ -68,7 +68,12 @@ def _from_one(path: Path, array: np.ndarray, fps: float | None, nan_is_missing: 
 
 
 def _from_several(path: Path, arrays: Mapping[str, np.ndarray], fps: float | None, nan_is_missing: bool) -> Recordings:
-    told = [name for name in arrays if _feature(name) or TIME.fullmatch(name) or name.lower() in EPISODE]
+    clocks = {
+        name: unit
+        for name, array in arrays.items()
+        if array.ndim == 1 and array.dtype.kind in "iuf" and len(array) and (unit := clock_unit(name, array)) is not None
+    }
+    told = [name for name in arrays if _feature(name) or name in clocks or name.lower() in EPISODE]
     guessed: list[str] = []
     if not told:
         return _clips(path, arrays, fps, nan_is_missing)
@@ -82,11 +87,14 @@ def _from_several(path: Path, arrays: Mapping[str, np.ndarray], fps: float | Non
             cuts = array
             guessed.append(f"{path.name}: {name!r} is taken for the episode of a row.")
         else:
-            feature = "timestamp" if TIME.fullmatch(name) and array.ndim == 1 else _feature(name) or f"observation.{name}"
+            feature = "timestamp" if name in clocks else _feature(name) or f"observation.{name}"
             if feature in values:
                 raise DataError(f"{path}: two arrays mean {feature!r}, {name!r} among them; keep one of them.")
             values[feature] = array.astype(object) if array.dtype.kind == "U" else array
-            if feature != name:
+            if name in clocks:
+                values[feature] = array.astype(np.float64) * clocks[name]
+                guessed.append(f"{path.name}: {name!r} is taken for the clock, in units of {clocks[name]:g} s.")
+            elif feature != name:
                 guessed.append(f"{path.name}: {name!r} is taken for {feature!r}, by its name.")
     if ACTION in values:
         action = values[ACTION]

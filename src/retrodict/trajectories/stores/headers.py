@@ -105,7 +105,7 @@ def read_headers(
     elif time == "none":
         time = None
     else:
-        seconds = _unit(time) or 1.0
+        seconds = _given_unit(time, log.columns[time])
     for name in [name for name in free if name.lower() in COUNTER and _counts(free[name])]:
         free.pop(name)
         guessed.append(f"{file}: {name!r} only counts rows and is left out.")
@@ -137,10 +137,22 @@ def _named(column: str) -> str | None:
     return column if column.startswith(PREFIXES) else NAMED.get(column.lower())
 
 
-def _unit(column: str) -> float | None:
-    """Length in seconds of the unit in the name of a clock, None where it is no name of a clock."""
-    match = TIME.fullmatch(column)
-    return SECONDS.get(match[2].lower()) if match else None
+def clock_unit(column: str, values: np.ndarray) -> float | None:
+    """Length in seconds of the unit of a clock, by the end of its name and, where that says none, by its size.
+
+    None where the name is none of a clock's.
+    """
+    if (match := TIME.fullmatch(column)) is None or (unit := SECONDS.get(match[2].lower())) is None:
+        return None
+    if unit == 1 and values.dtype.kind in "iuf":
+        unit = next((epoch for least, epoch in EPOCH if values[0] > least), 1.0)
+    return unit
+
+
+def _given_unit(column: str, values: np.ndarray) -> float:
+    """The same for a column that is said to be the clock, whatever it is called."""
+    word = re.split(r"[ _.\[(]+", column.rstrip("])"))[-1].lower()
+    return clock_unit(f"time_{word}" if word in SECONDS else "time", values) or 1.0
 
 
 def _find_time(columns: dict[str, np.ndarray]) -> tuple[str | None, float, str]:
@@ -148,14 +160,9 @@ def _find_time(columns: dict[str, np.ndarray]) -> tuple[str | None, float, str]:
         if values.dtype.kind == "M":
             return name, 1.0, f"{name!r} is taken for the clock: it holds dates."
     for name, values in columns.items():
-        if values.ndim == 1 and values.dtype.kind in "iuf" and (seconds := _unit(name)) is not None:
-            epoch = next((unit for least, unit in EPOCH if values[0] > least), 1.0) if seconds == 1 else seconds
-            return (
-                name,
-                epoch,
-                f"{name!r} is taken for the clock, in units of {epoch:g} s, by its name"
-                + ("." if epoch == seconds else " and its size."),
-            )
+        if values.ndim == 1 and values.dtype.kind in "iuf" and (seconds := clock_unit(name, values)) is not None:
+            how = "its name" if seconds == clock_unit(name, np.zeros(1)) else "its name and its size"
+            return name, seconds, f"{name!r} is taken for the clock, in units of {seconds:g} s, by {how}."
     first = next(iter(columns), None)
     if first is not None and len(columns) > 1 and _runs_evenly(columns[first]):
         return first, 1.0, f"{first!r} is taken for the clock, in seconds: it comes first and grows evenly."

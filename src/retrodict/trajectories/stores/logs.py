@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import itertools
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +19,10 @@ import pyarrow.parquet
 from retrodict.errors import DataError
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
-DELIMITERS = ",\t;| "
+DELIMITERS = "\t;|, "
+"""In the order in which they are tried: a comma may be a decimal one, a space may stand in a heading."""
+LOOKED_AT = 50
+DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
 
 
 @dataclass(frozen=True)
@@ -90,13 +95,30 @@ def read_log(path: Path) -> Log:
 
 def _read_delimited(path: Path) -> tuple[pa.Table, int]:
     with path.open(encoding="utf-8-sig", newline="") as file:
-        head = file.readline()
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else max(DELIMITERS, key=head.count)
-    fields = next(csv.reader([head], delimiter=delimiter), [])
-    bare = bool(fields) and all(_is_number(field) for field in fields)
-    options = pyarrow.csv.ReadOptions(column_names=[f"column_{i}" for i in range(len(fields))] if bare else None)
-    table = pyarrow.csv.read_csv(path, read_options=options, parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter))
+        lines = [line for line in itertools.islice(file, LOOKED_AT) if line.strip()]
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else _delimiter(lines)
+    rows = list(csv.reader(lines, delimiter=delimiter))
+    cells = [cell.strip() for row in rows for cell in row]
+    comma = delimiter != "," and any(map(DECIMAL_COMMA.fullmatch, cells))
+    point = "," if comma and not any("." in cell and _is_number(cell) for cell in cells) else "."
+    fields = rows[0] if rows else []
+    bare = bool(fields) and all(_is_number(field.replace(point, ".")) for field in fields)
+    table = pyarrow.csv.read_csv(
+        path,
+        read_options=pyarrow.csv.ReadOptions(column_names=[f"column_{i}" for i in range(len(fields))] if bare else None),
+        parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter),
+        convert_options=pyarrow.csv.ConvertOptions(decimal_point=point),
+    )
     return table.rename_columns([name.strip() for name in table.column_names]), 1 if bare else 2
+
+
+def _delimiter(lines: list[str]) -> str:
+    """What cuts every line into the same number of cells; where nothing does, what the first one has most of."""
+    for mark in DELIMITERS:
+        widths = {len(row) for row in csv.reader(lines, delimiter=mark)}
+        if len(widths) == 1 and widths != {1}:
+            return mark
+    return max(",\t;|", key="".join(lines[:1]).count)
 
 
 def _values(log: Log, name: str, column: pa.ChunkedArray) -> np.ndarray | None:

@@ -20,9 +20,9 @@ from retrodict.trajectories.stores import logs
 from retrodict.trajectories.stores.alignment import Film, Match, match, video_clock
 from retrodict.trajectories.stores.headers import Headers, read_headers
 from retrodict.trajectories.stores.logs import Log, read_log
-from retrodict.trajectories.stores.series import episode_features, name_entries, settle_actions
+from retrodict.trajectories.stores.series import episode_features, name_entries, rate, settle_actions
 from retrodict.trajectories.stores.tables import check_same_columns
-from retrodict.trajectories.video import VideoInfo, count_frames, probe
+from retrodict.trajectories.video import VideoInfo, count_frames, frame_times, probe
 
 KIND = "a video, or a folder of videos with or without logs (CSV, TSV, JSONL, Parquet) of their actions"
 SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v")
@@ -54,7 +54,8 @@ def read(
 
     A log is a table with the video's name (`clip.csv` beside `clip.mp4`), or one table for all with a column that names the video
     or counts it. Its rows go to the frames they name, else to the frames shown at or after their time, else one by one. A frame
-    before the first row has none: `valid.<feature>` is False there.
+    before the first row or long after the last has none: `valid.<feature>` is False there. Videos whose frames are not evenly
+    spaced keep their clock as `timestamp`, and the recordings have no fps.
 
     Args:
         path: a video or a folder.
@@ -87,6 +88,11 @@ def read(
         entries = {ACTION: share.log.entries(share.headers.actions), STATE: share.log.entries(share.headers.state)}
     space: ActionSpace | None
     space, values = settle_actions(values, entries.get(ACTION, ()), guessed)
+    if uneven := [film.name for film in films if film.uneven is not None]:
+        guessed.append(
+            f"{len(uneven)} of {len(videos)} videos show their frames at uneven intervals ({uneven[0]} is the first); every "
+            "episode has its own clock, and steps per second are unknown."
+        )
     lacking = [video.name for video in videos if video not in shares]
     if lacking:
         guessed.append(f"{len(lacking)} of {len(videos)} videos have no log and so no actions ({lacking[0]} is the first).")
@@ -113,14 +119,22 @@ def _probe(videos: Sequence[Path]) -> tuple[VideoInfo, list[Film]]:
                 f"{videos[0]} is {first.width}x{first.height} and {video} {info.width}x{info.height}; "
                 "scale one of them, or put them into folders of their own."
             )
-        if info.fps <= 0 or abs(info.fps - first.fps) > 1e-3 * first.fps:
-            raise DataError(
-                f"{videos[0]} has {first.fps:g} frames per second and {video} {info.fps:g}; "
-                "re-encode one of them, or put them into folders of their own."
-            )
         if (frames := count_frames(video)) == 0:
             raise DataError(f"{video} holds no frames; at least one is expected.")
-        films.append(Film(str(video), frames, first.fps))
+        clock = frame_times(video)
+        if clock is not None and frames > 1 and rate([clock]) is None:
+            films.append(Film(str(video), frames, (frames - 1) / float(clock[-1]), clock))
+        elif info.fps > 0:
+            films.append(Film(str(video), frames, info.fps))
+        else:
+            raise DataError(f"{video} does not say how many frames a second it has; re-encode it.")
+    if all(film.uneven is None for film in films):
+        for film in films:
+            if abs(film.fps - first.fps) > 1e-3 * first.fps:
+                raise DataError(
+                    f"{videos[0]} has {first.fps:g} frames per second and {film.name} {film.fps:g}; "
+                    "re-encode one of them, or put them into folders of their own."
+                )
     return first, films
 
 
@@ -221,10 +235,11 @@ def _on_matches(matches: Mapping[Path, Match], shares: Mapping[Path, Share], fro
     passed_over = {video: len(shares[video].rows) - len(np.unique(found.rows)) for video, found in matches.items()}
     if total := sum(passed_over.values()):
         sentences.append(f"logs: {total} rows lie between or beyond frames and are passed over.")
-    early = {video.name: int((~found.known).sum()) for video, found in matches.items() if not found.known.all()}
-    if early:
+    bare = {video.name: int((~found.known).sum()) for video, found in matches.items() if not found.known.all()}
+    if bare:
         sentences.append(
-            f"logs: {sum(early.values())} frames come before the first row and are marked in valid.* ({next(iter(early))})."
+            f"logs: {sum(bare.values())} frames come before the first row or long after the last and are marked in valid.* "
+            f"({next(iter(bare))})."
         )
     return sentences
 
@@ -243,8 +258,11 @@ def _assemble(
         [Clip(video, 0, film.frames) for video, film in zip(videos, films, strict=True)], info.height, info.width
     )
     starts = np.cumsum([0, *(film.frames for film in films)])
+    uneven = any(film.uneven is not None for film in films)
     episodes = []
     for i, (video, film, arrays) in enumerate(zip(videos, films, values, strict=True)):
+        if uneven:
+            arrays = {**arrays, "timestamp": film.times}
         slices = {CAMERA: Slice(column, int(starts[i])), **{name: Slice(ArrayColumn(array)) for name, array in arrays.items()}}
         share = shares.get(video)
         tasks = share.log.texts(share.headers.task, share.rows) if share else ()
@@ -253,4 +271,4 @@ def _assemble(
     names = dict.fromkeys(name for arrays in values for name in arrays if name not in BOOKKEEPING)
     features = {CAMERA: Feature("video", (info.height, info.width, 3), ["height", "width", "channels"])}
     features |= name_entries({name: describe(name, [a[name] for a in values if name in a]) for name in names}, entries)
-    return Recordings(features, tuple(episodes), fps=info.fps, actions=space, meta={"guessed": guessed})
+    return Recordings(features, tuple(episodes), fps=None if uneven else info.fps, actions=space, meta={"guessed": guessed})
