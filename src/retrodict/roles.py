@@ -151,10 +151,11 @@ class InverseModel(ABC):
 class Encoder(ABC):
     """Recovers the state behind raw observations.
 
-    `grain` says what one code stands for: a `frame` (B, T, d), a `window`, `episode` or `domain` (B, d), a `set` (B, n, d).
+    `grain` says what one code stands for: a `frame` by itself, or a `step` among those around it (B, T, d), a `window`, `episode`
+    or `domain` (B, d), a `set` (B, n, d).
     """
 
-    grain: Literal["frame", "window", "episode", "set", "domain"] = "frame"
+    grain: Literal["frame", "step", "window", "episode", "set", "domain"] = "frame"
 
     @property
     @abstractmethod
@@ -206,10 +207,13 @@ class Law(ABC):
     Attributes:
         kind: `map` or `flow`.
         dt: time between steps of the recordings it was fitted on, in their unit.
+        of_observations: False for a law of something made of several observations (codes, modes, delays), which `start` makes and
+            which stands wherever observations are said.
     """
 
     kind: Literal["map", "flow"]
     dt: float
+    of_observations: bool = True
 
     def embed(self, observation: Tensor) -> Tensor:
         """A state (..., d) behind `observation.state` (..., n): the same thing, where the law is one of observations."""
@@ -220,9 +224,7 @@ class Law(ABC):
         return state
 
     def start(self, recordings: Recordings) -> Tensor:
-        """What E episodes begin with, (E, n): `observation.state`, unless it is a law of something made of it (codes, modes),
-        which then stands wherever observations are said.
-        """
+        """What E episodes begin with, (E, n): `observation.state`, unless `of_observations` is False."""
         return torch.from_numpy(np.stack([episode.read(STATE, np.array([0]))[0] for episode in recordings]))
 
     @abstractmethod

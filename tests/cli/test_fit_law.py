@@ -35,6 +35,10 @@ def test_law_verdict_and_report(series, tmp_path, capsys):
 def test_what_is_no_law_or_no_series_is_refused_in_a_sentence(series, tmp_path, capsys):
     assert main(["fit-law", str(series), "--with", "vpt", "--out", str(tmp_path / "law")]) == 2
     assert "recovers no law" in capsys.readouterr().err
+    assert main(["fit-law", str(series), "--with", "koopman-vae", "--out", str(tmp_path / "law")]) == 2
+    assert "a law of something else than observations" in capsys.readouterr().err
+    assert main(["fit-law", str(series), "--with", "koopman-limits", "--delays", "3", "--out", str(tmp_path / "law")]) == 2
+    assert "leave out the delays" in capsys.readouterr().err
     still = tmp_path / "still.csv"
     still.write_text("time,x,y\n" + "".join(f"{i / 10},{np.sin(i / 9)},1.0\n" for i in range(900)))
     assert main(["fit-law", str(still), "--out", str(tmp_path / "law"), *FEW]) == 2

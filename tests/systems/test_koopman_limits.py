@@ -57,7 +57,7 @@ def test_a_linear_law_is_certified_forecast_and_printed():
     g = law.eigenfunctions(torch.stack([x[0], law.step(x)[0]]))
     values, _, _ = law.eigenpairs()
     torch.testing.assert_close(g[1], values * g[0])
-    with pytest.raises(DataError, match="multiples of dt"):
+    with pytest.raises(DataError, match="multiples of it"):
         law.simulate(x, torch.tensor([0.05]))
 
 
@@ -86,6 +86,10 @@ def test_every_dictionary_and_method_forecasts_and_survives_saving(settings, off
     torch.testing.assert_close(again.step(state), after)
     torch.testing.assert_close(again.spectrum(spacing=0.2).errors, law.spectrum(spacing=0.2).errors)
     assert torch.isfinite(law.jacobian(state)).all()
+    begun = law.simulate(law.start(spirals(3, seed=9)), torch.tensor([0.0, law.dt]))
+    expected = np.stack([np.asarray(episode[STATE])[law.delays - 1] for episode in spirals(3, seed=9)])
+    np.testing.assert_allclose(begun[:, 0], expected)
+    assert law.of_observations == (law.delays == 1)
 
 
 def test_held_out_residuals_see_what_training_ones_hide():

@@ -8,10 +8,11 @@ from scipy.stats import multivariate_normal
 
 from retrodict.errors import DataError
 from retrodict.objectives.gaussians import kl_normal
-from retrodict.systems.generators.koopman_vae import KoopmanVAE
+from retrodict.systems.generators.koopman_vae import KoopmanVAE, _halves
 from retrodict.systems.generators.koopman_vae_networks import fill_gaps
 from retrodict.systems.generators.latent_priors import GRUPrior, LinearPrior
 from retrodict.systems.generators.series_scores import discriminative_score, predictive_score
+from retrodict.training.probes import encoded
 from retrodict.trajectories import from_arrays
 from retrodict.trajectories.features import STATE, VALID
 
@@ -165,6 +166,31 @@ def test_codes_are_certified_on_windows_put_aside():
     assert bounds.max() > 0.05
 
 
+def test_windows_that_are_put_aside_share_no_step_with_the_others():
+    model = KoopmanVAE(**SMALL).fit(recorded(sines(40)))
+    long = from_arrays([{STATE: np.concatenate(sines(9, seed=i))} for i in range(2)], fps=10)
+    _, episodes = model._apart(long)
+    assert episodes.tolist() == [0] * 9 + [1] * 9, "windows one after the other"
+    first, second = _halves(episodes, 0)
+    assert set(first.tolist()) == {0, 1, 2, 3, 9, 10, 11, 12}
+    assert set(first.tolist()) | set(second.tolist()) == set(range(18))
+    many = torch.arange(10).repeat_interleave(3)
+    first, second = _halves(many, 0)
+    assert not set(many[first].tolist()) & set(many[second].tolist())
+    assert len(first) == len(second) == 15
+    with pytest.raises(DataError, match="only 1"):
+        _halves(torch.zeros(1, dtype=torch.long), 0)
+
+
+def test_the_code_of_a_step_is_read_among_the_steps_around_it():
+    model = KoopmanVAE(**SMALL).fit(recorded(sines(40)))
+    series = from_arrays([{STATE: np.concatenate(sines(3, seed=1))}], fps=10)
+    found = encoded(model, series, (STATE,))
+    assert found.codes.shape == (len(series[0]) - 7, 4)
+    window = series.windows(model.reads, 1, order="sequence").at(5)
+    np.testing.assert_allclose(found.codes[5], model.encode(window)[0, 0].cpu(), atol=1e-6)
+
+
 # ---- judges -----------------------------------------------------------------------------------------------------------
 
 
@@ -224,7 +250,7 @@ def test_windows_that_do_not_fit_are_refused():
         regular.complete({STATE: torch.zeros(2, 8, 2)}, torch.ones(2, 8, dtype=torch.bool))
     with pytest.raises(DataError, match="from nothing"):
         regular.sample(2, given={STATE: torch.zeros(2, 8, 2)})
-    with pytest.raises(DataError, match="multiples of dt"):
+    with pytest.raises(DataError, match="multiples of it"):
         regular.simulate(torch.zeros(1, 4), torch.tensor([0.05]))
     gappy = KoopmanVAE(**SMALL, irregular=True).fit(with_gaps(sines()))
     with pytest.raises(DataError, match="fewer than 2 observed"):

@@ -52,6 +52,7 @@ def fit_law(system: System, path: Path, out: Path, seeds: int, work: Path | None
     from retrodict.training.run import Run
     from retrodict.trajectories.stores import open
 
+    laws.require_observations(system)  # type: ignore[arg-type]
     recordings = open(path)
     names = laws.channels(recordings)
     learning, held = laws.divided(recordings, HELD_OUT)

@@ -232,12 +232,22 @@ def channels(recordings: Recordings) -> tuple[str, ...]:
 
 
 def require_law(kind: type[System]) -> None:
-    """Raises DataError naming the laws there are where a system is none."""
+    """Raises DataError naming the laws of observations that there are, where a system is none."""
     from retrodict.systems import catalogue
 
-    if not issubclass(kind, Law):
-        laws = ", ".join(slug for slug, system in catalogue().items() if issubclass(system, Law))
-        raise DataError(f"{kind.card.slug} recovers no law; these do: {laws}.")
+    laws = {slug: system for slug, system in catalogue().items() if issubclass(system, Law) and system.of_observations}
+    if kind.card.slug not in laws:
+        what = "a law of something else than observations" if issubclass(kind, Law) else "no law"
+        raise DataError(f"{kind.card.slug} recovers {what}; these recover laws of observations: {', '.join(laws)}.")
+
+
+def require_observations(law: Law) -> None:
+    """Raises DataError where a law, as it is set, moves something else than single observations."""
+    if not law.of_observations:
+        raise DataError(
+            "a law is judged by what it makes of single observations, and this one moves several side by side (delays): "
+            "leave out the delays, or judge it by `analyse`."
+        )
 
 
 def _over_seeds(values: Sequence[float | None]) -> Estimate | None:

@@ -23,7 +23,7 @@ from retrodict.networks.plrnn import FirstEntries, Readout
 from retrodict.roles import Law
 from retrodict.systems.contract import Spec
 from retrodict.systems.gradient import GradientSystem
-from retrodict.systems.series import channel_names, refuse_uneven
+from retrodict.systems.series import channel_names, refuse_uneven, whole_steps
 from retrodict.training.optimisers import Optimiser
 from retrodict.training.run import Run
 from retrodict.training.schedules import schedule
@@ -237,19 +237,14 @@ class RecurrentLaw(GradientSystem, Law):
     def simulate(self, initial: Tensor, times: Tensor, actions: Tensor | None = None, domain: str | None = None) -> Tensor:
         """Observations (B, len(times), N) at `times`, in units of `dt` apart, of free runs that start from `initial` (B, N).
 
-        Raises DataError where times are no whole steps or not ascending, and where actions or a domain are given.
+        Raises DataError where times are no whole steps, and where actions or a domain are given.
         """
         x = self._seen(initial)
         if actions is not None or domain is not None:
             raise DataError(f"{self.card.slug} knows neither actions nor domains; leave them out.")
-        steps = (torch.as_tensor(times, dtype=torch.float64) / self.dt).cpu()
-        rows = steps.round().long()
-        if len(rows) == 0 or rows[0] < 0 or (rows.diff() <= 0).any() or (steps - rows).abs().max() > 1e-3:
-            raise DataError(
-                f"{self.card.slug} is a map with a step of {self.dt:g}; times are ascending multiples of it from 0 on."
-            )
+        rows = whole_steps(times, self.dt, self.card.slug)
         z = self.embed(x.double())
-        path = z[None] if int(rows[-1]) == 0 else torch.cat([z[None], self._run(z, int(rows[-1])).to(z)])
+        path = z[None] if int(rows.max()) == 0 else torch.cat([z[None], self._run(z, int(rows.max())).to(z)])
         return self.observe(path[rows.to(path.device)].transpose(0, 1)).to(x)
 
     def lyapunov(self, steps: int = 10_000, transient: int = TRANSIENT) -> LyapunovSpectrum:

@@ -49,11 +49,12 @@ class Encoded:
 
 
 def encoded(encoder: Encoder, recordings: Recordings, names: Sequence[str] = (), batch: int = 256) -> Encoded:
-    """Codes of every step, each frame encoded once; `names` are read beside them, `privileged.*` too, as this is for judging.
+    """Codes of every step, each frame encoded once, or each step with those around it.
 
+    `names` are read beside them, `privileged.*` too, as this is for judging.
     Raises DataError where an encoder says one thing of a set, an episode or a domain, which are no steps.
     """
-    if encoder.grain not in ("frame", "window"):
+    if encoder.grain not in ("frame", "step", "window"):
         raise DataError(f"codes of steps are asked for and this encoder's are of a {encoder.grain}.")
     window = encoder.reads
     if encoder.grain == "frame":
@@ -61,7 +62,7 @@ def encoded(encoder: Encoder, recordings: Recordings, names: Sequence[str] = (),
     codes, episodes, frames = [], [], []
     for rows in recordings.windows(window, batch, order="sequence"):
         code = encoder.encode(rows)
-        codes.append((code[:, 0] if encoder.grain == "frame" else code).float().cpu().numpy())
+        codes.append((code if encoder.grain == "window" else code[:, window.before]).float().cpu().numpy())
         episodes.append(rows["episode"].numpy())
         frames.append(rows["frame"].numpy())
     episode, frame = np.concatenate(episodes), np.concatenate(frames)

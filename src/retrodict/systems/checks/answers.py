@@ -116,8 +116,9 @@ def _encoder(system: Any, recordings: Recordings) -> Iterator[Question]:
 
     def ask(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
         code = system.encode(given)
-        dimensions = {"frame": 3, "set": 3}.get(system.grain, 2)
-        fits = code.ndim == dimensions and len(code) == size and (system.grain != "frame" or code.shape[1] == steps)
+        stepwise = system.grain in ("frame", "step")
+        dimensions = 3 if stepwise or system.grain == "set" else 2
+        fits = code.ndim == dimensions and len(code) == size and (not stepwise or code.shape[1] == steps)
         expect(fits, f"encode gave shape {list(code.shape)}, which is not that of grain {system.grain!r} for {[size, steps]}.")
         expect(bool(torch.isfinite(code.float()).all()), "encode gave values that are not finite.")
         return {"code": code}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,7 @@ from retrodict.systems.generators.koopman_vae_networks import Decoder, Irregular
 from retrodict.systems.generators.latent_priors import GRUPrior, IndependentPrior, LinearPrior, Prior, linear_law, noisy
 from retrodict.systems.generators.series_windows import present, refuse_unusable
 from retrodict.systems.gradient import GradientSystem
+from retrodict.systems.series import whole_steps
 from retrodict.training.optimisers import Optimiser
 from retrodict.training.run import Run
 from retrodict.training.schedules import schedule
@@ -98,7 +100,8 @@ class KoopmanVAE(GradientSystem, Generator, Encoder, Law):
     learning_rate: float = field(default=2e-3, kw_only=True)
 
     kind = "map"
-    grain = "frame"
+    grain = "step"
+    of_observations = False
     mixes: ClassVar[bool] = False  # a linear law is solved for
 
     # ---- what is read -------------------------------------------------------------------------------------------------
@@ -310,6 +313,19 @@ class KoopmanVAE(GradientSystem, Generator, Encoder, Law):
         found: tuple[Tensor, Tensor] = self.net_.posterior(x, seen)
         return found
 
+    def _apart(self, recordings: Recordings) -> tuple[Tensor, Tensor]:
+        """Codes (n, frames, latent) of windows that do not overlap, and the episode of each (n,)."""
+        rows = self.frames if self.every is None or not recordings.fps else math.ceil(self.frames * self.every * recordings.fps)
+        codes, episodes, free = [], [], dict[int, int]()
+        for batch in self._windows(recordings, "sequence"):
+            code = self.encode(batch).double().cpu()
+            for i, (episode, frame) in enumerate(zip(batch["episode"].tolist(), batch["frame"].tolist(), strict=True)):
+                if frame >= free.get(episode, 0):
+                    free[episode] = frame + rows
+                    codes.append(code[i])
+                    episodes.append(episode)
+        return torch.stack(codes), torch.tensor(episodes)
+
     # ---- the law of the codes -----------------------------------------------------------------------------------------
 
     def step(self, state: Tensor) -> Tensor:
@@ -321,9 +337,7 @@ class KoopmanVAE(GradientSystem, Generator, Encoder, Law):
     def simulate(self, initial: Tensor, times: Tensor, actions: Tensor | None = None, domain: str | None = None) -> Tensor:
         """Codes (B, T, latent) at times that are multiples of `dt`, from codes (B, latent), without noise."""
         self.check_fitted()
-        steps = (times.double() / self.dt).round().long()
-        if (steps < 0).any() or not torch.allclose(steps.double() * self.dt, times.double(), rtol=1e-4, atol=1e-4 * self.dt):
-            raise DataError(f"times are multiples of dt = {self.dt:g} from 0 on: the law is a map.")
+        steps = whole_steps(times, self.dt, self.card.slug)
         powers = torch.stack([torch.linalg.matrix_power(self.net_.operator, int(n)) for n in steps.tolist()])
         return torch.einsum("bd,tde->bte", initial.to(self.net_.operator), powers)
 
@@ -355,15 +369,31 @@ class KoopmanVAE(GradientSystem, Generator, Encoder, Law):
     def certify(self, recordings: Recordings, level: float = 0.05) -> tuple[Tensor, Tensor]:
         """Eigenvalues of the codes of recordings, and bounds (n,) of their residuals on half of the windows, put aside.
 
-        Any encoder is a dictionary: the codes of a window and 1, and the same one step later. Complex (n,), real (n,).
+        Any encoder is a dictionary: the codes of a window and 1, and the same one step later. Complex (n,), real (n,). No two
+        windows overlap, and the halves are different episodes; of fewer than four, the first and the second half of each.
+        Raises DataError where there are no two windows.
         """
         self.check_fitted()
-        codes = torch.cat([self.encode(batch) for batch in self._windows(recordings, "sequence")]).double().cpu()
+        codes, episodes = self._apart(recordings)
         psi = torch.cat([torch.ones_like(codes[..., :1]), codes], -1)
-        order = torch.randperm(len(psi), generator=torch.Generator().manual_seed(self.seed))
-        half, rest = psi[order[::2]], psi[order[1::2]]
+        half, rest = (psi[rows] for rows in _halves(episodes, self.seed))
         operator = koopman.galerkin(half[:, :-1].flatten(0, 1), half[:, 1:].flatten(0, 1))
         values, vectors = operator.eigenpairs()
         blocks = torch.arange(len(rest)).repeat_interleave(self.frames - 1)
         sums = koopman.residual_sums(values, vectors, rest[:, :-1].flatten(0, 1), rest[:, 1:].flatten(0, 1), blocks=blocks)
         return values, koopman.upper_bounds(*sums, level=level, seed=self.seed)
+
+
+def _halves(episodes: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Positions (n,) of windows in two halves: of different episodes, or of different parts of few."""
+    groups = sorted(set(episodes.tolist()))
+    places = {group: torch.where(episodes == group)[0] for group in groups}
+    if len(groups) >= 4:
+        order = torch.randperm(len(groups), generator=torch.Generator().manual_seed(seed)).tolist()
+        parts = [[places[groups[i]] for i in order[side::2]] for side in (0, 1)]
+    else:
+        parts = [[p[: len(p) // 2] for p in places.values()], [p[len(p) // 2 :] for p in places.values()]]
+    first, second = (torch.cat(part) for part in parts)
+    if not len(first):
+        raise DataError(f"eigenvalues are found on some windows and judged on others; there are only {len(episodes)}: give more.")
+    return first, second

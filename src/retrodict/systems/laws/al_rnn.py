@@ -64,7 +64,7 @@ class ALRNN(RecurrentLaw, Encoder):
         claim="as few rectified units as topology asks for suffice to reproduce an attractor, and their regions are its symbols",
     )
 
-    grain: ClassVar[Literal["frame"]] = "frame"  # type: ignore[misc]
+    grain = "step"
 
     latent: int = 20
     rectified: int = 2

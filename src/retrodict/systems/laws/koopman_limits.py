@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -20,6 +21,7 @@ from retrodict.systems.laws.koopman_dictionary import Dictionary
 from retrodict.systems.laws.koopman_pairs import NEXT, Pairs, check_weights, fingerprints, halves
 from retrodict.systems.laws.koopman_spectrum import Spectrum, draw
 from retrodict.systems.laws.koopman_verdict import Verdict, verdict
+from retrodict.systems.series import whole_steps
 from retrodict.training.run import Run
 from retrodict.trajectories import Recordings
 from retrodict.trajectories.features import STATE
@@ -225,6 +227,20 @@ class KoopmanLimits(System, Law, Analysis):
 
     # ---- the law ------------------------------------------------------------------------------------------------------
 
+    @property
+    def of_observations(self) -> bool:  # type: ignore[override]
+        return self.delays == 1
+
+    def start(self, recordings: Recordings) -> Tensor:
+        """The first `delays` states of every episode, flattened, (E, delays d).
+
+        Raises DataError where an episode is shorter.
+        """
+        if short := [episode for episode in recordings if episode.length < self.delays]:
+            raise DataError(f"{short[0]} has {short[0].length} steps; a law with {self.delays} delays starts from as many.")
+        first = np.stack([episode.read(STATE, np.arange(self.delays)) for episode in recordings])
+        return torch.from_numpy(first.reshape(len(first), -1))
+
     def observe(self, state: Tensor) -> Tensor:
         """The newest state (..., d) of a flattened window (..., delays d)."""
         return state[..., -(state.shape[-1] // self.delays) :]
@@ -242,9 +258,7 @@ class KoopmanLimits(System, Law, Analysis):
         self.check_fitted()
         if actions is not None:
             raise DataError("koopman-limits has learned a motion without actions.")
-        steps = (times.double() / self.dt).round().long()
-        if (steps < 0).any() or not torch.allclose(steps.double() * self.dt, times.double(), rtol=1e-4, atol=1e-4 * self.dt):
-            raise DataError(f"times are multiples of dt = {self.dt:g} from 0 on: the law is a map.")
+        steps = whole_steps(times, self.dt, self.card.slug)
         lifted, forward = self._coordinates(initial), self._forward()
         path, now = torch.empty(len(initial), len(steps), initial.shape[-1] // self.delays, dtype=torch.float64), 0
         for column in steps.argsort(stable=True).tolist():

@@ -256,6 +256,8 @@ class DeepLinear(System, Analysis, Law, Encoder):
         whitened: Tensor = self.whitener_(x) if self.whitener_ is not None else x
         return whitened
 
+    of_observations = False
+
     def start(self, recordings: Recordings) -> Tensor:
         """The strengths (1, r) of an untrained network, whatever the recordings."""
         self.check_fitted()
