@@ -14,6 +14,18 @@ from typing import Any
 from retrodict.errors import DataError
 
 
+def named(path: str | Path) -> Path:
+    """The path under a name of its own, for what lies beside it: `.` and `..` name no folder, and mean one.
+
+    Raises DataError for the root of the disk.
+    """
+    path = Path(path)
+    found = path if path.name not in ("", "..") else Path(os.path.abspath(path))
+    if not found.name:
+        raise DataError(f"{path} is no folder to write into; name one inside it.")
+    return found
+
+
 @contextmanager
 def replacing_folder(folder: Path, marker: str) -> Iterator[Path]:
     """A fresh folder to write into, which takes the place of `folder` when the block ends without an error.
@@ -23,6 +35,7 @@ def replacing_folder(folder: Path, marker: str) -> Iterator[Path]:
     """
     if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or (folder / marker).exists())):
         raise DataError(f"{folder} exists and is not something this command wrote ({marker} is missing); name another folder.")
+    folder = named(folder)
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     aside = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     partial.mkdir(parents=True)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import fields
+from functools import partial
 
 import numpy as np
 import pytest
@@ -69,6 +70,47 @@ def test_label_refuses_to_overwrite(work, capsys):
     assert "labelled exists already" in capsys.readouterr().err
     assert (work / "labelled" / "mine.txt").read_text() == "keep me"
     assert not (work / "labelled.work").exists()
+
+
+def test_label_overwrites_with_a_model_of_other_recordings(work, monkeypatch, capsys):
+    vpt = lookup("vpt")
+    monkeypatch.setattr("retrodict.systems.lookup", lambda slug: partial(vpt, steps=2, frames=6, width=16, heads=2, depth=1))
+    assert retrodict("label play --out labelled") == 0
+    rd.open("play")[1:].save("fewer")
+    assert retrodict("label fewer --out labelled") == 2, "its work lies there, and it is another's"
+    assert "another configuration" in capsys.readouterr().err
+    assert retrodict("label fewer --out labelled --overwrite") == 0
+    assert len(rd.open("labelled")) == 11
+
+
+def test_what_is_there_is_not_written_over(work, capsys):
+    assert retrodict(f"train vpt play --out inverse --steps 2 {TINY}") == 0
+    before = (work / "inverse" / "system.json").read_text()
+    assert retrodict(f"train vpt play --out inverse --steps 3 {TINY}") == 2
+    assert "inverse exists already" in capsys.readouterr().err
+    assert (work / "inverse" / "system.json").read_text() == before
+    assert retrodict(f"train vpt play --out inverse --steps 3 --work other {TINY} --overwrite") == 0
+    assert (work / "inverse" / "system.json").read_text() != before
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ("--report .", "--report . is a folder"),
+        ("--tolerance -1", "tolerance a share above 0"),
+        ("--batch 0", "batch is 1 or more"),
+    ],
+)
+def test_nonsense_is_refused_before_anything_is_labelled(work, capsys, options, complaint):
+    assert retrodict(f"train vpt play --out inverse --steps 2 {TINY}") == 0
+    assert retrodict(f"label play --model inverse --out labelled {options}") == 2
+    assert complaint in capsys.readouterr().err
+    assert not (work / "labelled").exists()
+
+
+def test_a_switch_that_is_on_is_named_by_what_it_does(capsys):
+    assert retrodict("train vpt --help") == 0
+    assert "--augmented, --no-augmented" in " ".join(capsys.readouterr().out.split())
 
 
 def test_the_options_of_a_system_are_the_fields_of_its_dataclass(capsys):

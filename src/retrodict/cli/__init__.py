@@ -29,7 +29,7 @@ COMMANDS = {
 }
 
 ONLY_READ = ("info", "align", "evaluate", "systems")
-FULL_OR_CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM)
+MENDABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output, `head` say, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        if error.errno not in FULL_OR_CLOSED:
+        if error.errno not in MENDABLE:
             raise
         return complain(f"{error.filename or 'the disk'}: {error.strerror}.", name)
     except SystemExit as leaving:  # the parser's way to end after --help (0) or a misspelt option (2)

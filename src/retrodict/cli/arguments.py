@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +11,7 @@ from typing import Annotated, Any
 import tyro
 
 from retrodict.errors import DataError
+from retrodict.files import named
 
 Recorded = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RECORDINGS", help_behavior_hint="")]
 """A positional path to recordings of any kind that `retrodict info` opens."""
@@ -19,9 +21,6 @@ Number = Annotated[int, tyro.conf.arg(metavar="N")]
 OptionalPath = Annotated[Path | None, tyro.conf.arg(metavar="PATH")]
 Settings = Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="NAME=VALUE ...", help_behavior_hint="(default: none)")]
 """Settings of a world; see `settings`."""
-
-HABITS = (tyro.conf.FlagCreatePairsOff,)
-
 
 CHECKPOINT_EVERY = 100
 """Steps that a training loses at most when it is killed; Ctrl-C loses none."""
@@ -34,20 +33,26 @@ def parse(
     description: str | None = None,
     registry: tyro.constructors.ConstructorRegistry | None = None,
 ) -> Any:
-    """Call a function, or make a dataclass, from command line arguments; its docstring is the help."""
-    return tyro.cli(command, args=list(argv), prog=f"retrodict {prog}", description=description, config=HABITS, registry=registry)
+    """Call a function, or make a dataclass, from command line arguments; its docstring is the help.
+
+    Switches of a function are off unless given, and stand alone; those of a dataclass may be on, and come in pairs.
+    """
+    habits = () if isinstance(command, type) else (tyro.conf.FlagCreatePairsOff,)
+    return tyro.cli(command, args=list(argv), prog=f"retrodict {prog}", description=description, config=habits, registry=registry)
 
 
-def settings(given: Sequence[str]) -> dict[str, Any]:
+def settings(given: Sequence[str], command: Callable[..., Any]) -> dict[str, Any]:
     """`size=(96,96) reward=medikits` as keyword arguments: values are read as Python's literals, and else as text.
 
-    Raises DataError where something is no NAME=VALUE.
+    Raises DataError where something is no NAME=VALUE, or is an option of the command itself.
     """
     read: dict[str, Any] = {}
     for setting in given:
         name, equals, value = setting.partition("=")
         if not equals or not name.isidentifier():
             raise DataError(f"--set takes NAME=VALUE, such as tics=1000 or size=(96,96); got {setting!r}.")
+        if name in inspect.signature(command).parameters:
+            raise DataError(f"--set is for settings of the world, and {name} is none: say --{name.replace('_', '-')} {value}.")
         try:
             read[name] = ast.literal_eval(value)
         except (ValueError, SyntaxError):
@@ -57,4 +62,18 @@ def settings(given: Sequence[str]) -> dict[str, Any]:
 
 def default_work(out: Path) -> Path:
     """Where a command keeps what it needs to carry on: beside what it writes, out of the way."""
+    out = named(out)
     return out.with_name(f"{out.name}.work")
+
+
+def refuse_taken(out: Path, overwrite: bool) -> None:
+    """Raise DataError where something lies at a path that is to be written, unless it is to be replaced."""
+    if not overwrite and out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise DataError(f"{out} exists already; name another folder, or say --overwrite to replace it.")
+
+
+def at_least(least: int, **given: int | None) -> None:
+    """Raise DataError naming the option whose number is too small."""
+    for name, number in given.items():
+        if number is not None and number < least:
+            raise DataError(f"--{name.replace('_', '-')} is a number from {least} on; got {number}.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import tyro
 
 from retrodict.cli import show
-from retrodict.cli.arguments import Number, Settings, parse, settings
+from retrodict.cli.arguments import Number, Settings, at_least, parse, settings
 
 if TYPE_CHECKING:
     from retrodict.roles import Policy
@@ -51,9 +51,12 @@ def evaluate(
     from retrodict.reports import evaluation
     from retrodict.systems import System
 
+    at_least(1, episodes=episodes, max_steps=max_steps)
     policy = cast("Policy", System.load(model))
     chosen: dict[str, Any] = {} if first_seed is None else {"first_seed": first_seed}
-    found = evaluation.evaluate(policy, world, episodes, max_steps=max_steps, task=task, clip=clip, **chosen, **settings(set))
+    found = evaluation.evaluate(
+        policy, world, episodes, max_steps=max_steps, task=task, clip=clip, **chosen, **settings(set, evaluate)
+    )
     if json:
         show.as_json({"model": str(model), **found.to_json()})
         return

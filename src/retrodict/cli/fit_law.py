@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import make_dataclass
 from pathlib import Path
@@ -12,7 +13,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from retrodict.cli import show
-from retrodict.cli.arguments import CHECKPOINT_EVERY, Number, OptionalPath, Out, Recorded, default_work, parse
+from retrodict.cli.arguments import (
+    CHECKPOINT_EVERY,
+    Number,
+    OptionalPath,
+    Out,
+    Recorded,
+    at_least,
+    default_work,
+    parse,
+    refuse_taken,
+)
 
 if TYPE_CHECKING:
     from retrodict.systems import System
@@ -42,11 +53,13 @@ def run(argv: Sequence[str]) -> None:
     kind = lookup(slug)
     require_law(kind)
     chosen = parse(_arguments(kind), rest, "fit-law", ABOUT.format(slug=slug, title=kind.card.title))
-    fit_law(chosen.system, chosen.recordings, chosen.out, chosen.seeds, chosen.work)
+    fit_law(chosen.system, chosen.recordings, chosen.out, chosen.seeds, chosen.work, chosen.overwrite)
 
 
-def fit_law(system: System, path: Path, out: Path, seeds: int, work: Path | None) -> None:
+def fit_law(system: System, path: Path, out: Path, seeds: int, work: Path | None, overwrite: bool = False) -> None:
     """Fit under several seeds, judge, write."""
+    at_least(1, seeds=seeds)
+    refuse_taken(out, overwrite)
     from retrodict.files import write_text
     from retrodict.reports import html, laws
     from retrodict.training.run import Run
@@ -71,6 +84,8 @@ def fit_law(system: System, path: Path, out: Path, seeds: int, work: Path | None
         said["evidence"] = {"findings": evidence.findings, "values": evidence.values, "tried": evidence.table}
     write_text(out / "verdict.json", json.dumps(show.plain(said), indent=1) + "\n")
     html.write(out / "report.html", laws.page(best, judgement, f"The law behind {path.name}"))
+    if work is None:
+        shutil.rmtree(home, ignore_errors=True)
     show.say(judgement.verdict)
     lines = best.equations() if hasattr(best, "equations") else ()
     for line in lines if len(lines) <= SHORT else ():
@@ -98,6 +113,13 @@ def _arguments(kind: type[System]) -> type[Any]:
             ("out", Annotated[Out, tyro.conf.arg(help="folder to write the law, the verdict and the report into.")]),
             ("system", Annotated[kind, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")]),
             ("seeds", Annotated[Number, tyro.conf.arg(help="fits, from --seed on; their spread is the uncertainty.")], 3),
-            ("work", Annotated[OptionalPath, tyro.conf.arg(help="checkpoints go here; FOLDER.work where not given.")], None),
+            (
+                "work",
+                Annotated[
+                    OptionalPath, tyro.conf.arg(help="checkpoints go here; FOLDER.work, until it is done, where not given.")
+                ],
+                None,
+            ),
+            ("overwrite", Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help="replace what is at FOLDER.")], False),
         ],
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from retrodict.cli import show
-from retrodict.cli.arguments import CHECKPOINT_EVERY, Number, OptionalPath, Out, Recorded, default_work, parse
+from retrodict.cli.arguments import CHECKPOINT_EVERY, Number, OptionalPath, Out, Recorded, default_work, parse, refuse_taken
 
 if TYPE_CHECKING:
     from retrodict.systems import System
@@ -76,12 +77,14 @@ def label(
     from retrodict.systems import System
     from retrodict.trajectories.stores import open
 
+    if report is not None and report.is_dir():
+        raise DataError(f"--report {report} is a folder; name a file to write the page to, such as {report / 'labels.html'}.")
     found = open(recordings)
-    if model is None and not overwrite and out.exists() and not default_work(out).exists():
-        raise DataError(f"{out} exists already; name another folder, or say --overwrite to replace it.")
+    if model is None and not default_work(out).exists():
+        refuse_taken(out, overwrite)
     labelling.unlabelled(found)  # said before a model is trained for nothing
     judged_on = open(calibration) if calibration is not None else None
-    system = System.load(model) if model is not None else _trained(found, out, seed, keep=judged_on is None, max_error=max_error)
+    system = System.load(model) if model is not None else _trained(found, out, seed, overwrite, judged_on is None, max_error)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the summary repeats them, once
         labelled = labelling.label(
@@ -108,10 +111,11 @@ def label(
             show.say(f"Report: {report}")
 
 
-def _trained(recordings: Recordings, out: Path, seed: int, *, keep: bool, max_error: float | None) -> System:
+def _trained(recordings: Recordings, out: Path, seed: int, overwrite: bool, keep: bool, max_error: float | None) -> System:
     """An inverse model of the episodes that carry actions; some are kept from it where `keep`, to judge it by."""
     from retrodict.errors import DataError
     from retrodict.systems import lookup
+    from retrodict.training.identity import OtherRun
     from retrodict.training.run import Run
     from retrodict.trajectories.features import ACTION
 
@@ -122,7 +126,14 @@ def _trained(recordings: Recordings, out: Path, seed: int, *, keep: bool, max_er
     if kept:
         training = training.split(kept / len(training), seed=seed)[0]
     work = default_work(out)
-    system = lookup("vpt")(seed=seed).fit(training, run=Run(folder=work / "training", checkpoint_every=CHECKPOINT_EVERY))
+    run = Run(folder=work / "training", checkpoint_every=CHECKPOINT_EVERY)
+    try:
+        system = lookup("vpt")(seed=seed).fit(training, run=run)
+    except OtherRun:
+        if not overwrite:
+            raise
+        shutil.rmtree(work)  # of the dataset that is to be replaced
+        system = lookup("vpt")(seed=seed).fit(training, run=run)
     system.save(work / "model")
     return system
 

@@ -26,7 +26,7 @@ def record(
     seed: Number = 0,
     max_steps: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: the world's own end)")] = None,
     workers: Number = 1,
-    hidden_truth: bool = True,
+    no_truth: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Record episodes, with video and actions, as a LeRobotDataset v3.0.
@@ -42,11 +42,12 @@ def record(
         set: settings of the world, such as size=(96,96); what a world can be set to stands where its class is documented.
         episodes: how many.
         player: the world's scripted player (expert), or one who plays at random.
-        noise: share of the expert's decisions that are random.
+        noise: share of the expert's decisions that are random; in the control suite and Meta-World the deviation of what is added
+            to its actions.
         seed: of the world and the player.
         max_steps: cut episodes off after so many decisions.
         workers: processes that play side by side.
-        hidden_truth: keep what the simulator knows as privileged.*, which no system can learn from.
+        no_truth: leave out what only the simulator knows (privileged.*), which no system can learn from but scorers can.
         overwrite: replace a dataset that is at FOLDER.
     """
     from retrodict import worlds
@@ -60,8 +61,8 @@ def record(
         player=player,
         max_steps=max_steps,
         workers=workers,
-        keep_privileged=hidden_truth,
+        keep_privileged=not no_truth,
         overwrite=overwrite,
-        **settings(set),
+        **settings(set, record),
     )
     show.say(f"{show.count(episodes, 'episode')} of {world} in {out}; `retrodict info {out}` says what is in them.")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 import tyro
 
 from retrodict.cli import show
-from retrodict.cli.arguments import CHECKPOINT_EVERY, OptionalPath, Out, Recorded, default_work, parse
+from retrodict.cli.arguments import CHECKPOINT_EVERY, OptionalPath, Out, Recorded, default_work, parse, refuse_taken
 
 if TYPE_CHECKING:
     from retrodict.systems import System
@@ -56,11 +56,14 @@ def run(argv: Sequence[str]) -> None:
         slug=card.slug,
     )
     chosen = parse(_arguments(kind), argv[1:], f"train {argv[0]}", about, _with_saved_systems())
-    train(chosen.system, chosen.recordings, chosen.out, chosen.work, chosen.devices, chosen.precision)
+    train(chosen.system, chosen.recordings, chosen.out, chosen.work, chosen.devices, chosen.precision, chosen.overwrite)
 
 
-def train(system: System, recordings: Path, out: Path, work: Path | None, devices: int, precision: Any) -> None:
+def train(
+    system: System, recordings: Path, out: Path, work: Path | None, devices: int, precision: Any, overwrite: bool = False
+) -> None:
     """Open, fit, save."""
+    refuse_taken(out, overwrite)
     from retrodict.training.run import Run
     from retrodict.trajectories.stores import open
 
@@ -114,5 +117,6 @@ def _arguments(kind: type[System]) -> type[Any]:
                 ],
                 field(default="auto"),
             ),
+            ("overwrite", Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help="replace what is at FOLDER.")], False),
         ],
     )

@@ -11,6 +11,7 @@ from typing import Any, get_args
 import torch
 
 from retrodict.errors import DataError
+from retrodict.files import named
 from retrodict.labelling.conformal import CannotPromise, check_share, fewest
 from retrodict.labelling.heldout import held_out, used_up
 from retrodict.labelling.shards import Shards
@@ -86,8 +87,10 @@ def prepare(
         check_share(max_error)
     if max_error is not None and emit == "all":
         raise DataError("emit='all' withholds no label, so max_error would mean nothing; emit 'split' or 'weight'.")
+    if batch < 1 or not 0 < tolerance <= 1:
+        raise DataError(f"batch is 1 or more windows, and tolerance a share above 0 and up to 1; got {batch} and {tolerance:g}.")
     targets = unlabelled(recordings)
-    beside = None if out is None else out.with_name(f"{out.name}.labelling")
+    beside = None if out is None else named(out).with_name(f"{named(out).name}.labelling")
     taken = out is not None and out.exists() and (not out.is_dir() or any(out.iterdir()))
     if taken and not overwrite and not (beside is not None and beside.exists()):
         raise DataError(f"{out} exists already; name another folder, or say overwrite to replace it.")

@@ -14,10 +14,14 @@ from retrodict.training.checkpoint import Checkpoints
 IDENTITY = "run.json"
 
 
+class OtherRun(DataError):
+    """A folder holds a run of another configuration, or on other data."""
+
+
 def claim(folder: Path, identity: Mapping[str, Any]) -> None:
     """Take a folder for a run, or make sure that it belongs to one of the same identity.
 
-    Raises DataError naming what differs when it holds a run of another configuration or on other data.
+    Raises OtherRun naming what differs when it holds a run of another configuration or on other data.
     """
     mine = json.loads(json.dumps(identity, default=str))
     path = folder / IDENTITY
@@ -35,7 +39,7 @@ def claim(folder: Path, identity: Mapping[str, Any]) -> None:
     if differing:
         shown = [f"{name} = {old.get(name, 'nothing')} and now {new.get(name, 'nothing')}" for name in differing[:3]]
         more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
-        raise DataError(
+        raise OtherRun(
             f"{folder} holds a run of another configuration ({'; '.join(shown)}{more}); "
             "name another folder, or remove this one to start again."
         )

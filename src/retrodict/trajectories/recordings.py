@@ -41,6 +41,10 @@ class Recordings:
     structures: Mapping[str, Any] = field(default_factory=dict)
     meta: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if self.fps is not None and not 0 < self.fps < float("inf"):
+            raise DataError(f"fps is the number of steps per second, above 0, or None where it is unknown; got {self.fps:g}.")
+
     # ---- as a sequence of episodes ------------------------------------------------------------------------------------
 
     def __len__(self) -> int:

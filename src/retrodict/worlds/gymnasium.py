@@ -7,6 +7,7 @@ policy that a random search passed on its way (Mania et al., 2018), for mazes an
 from __future__ import annotations
 
 import difflib
+import hashlib
 import importlib.util
 import os
 from collections.abc import Mapping
@@ -156,7 +157,9 @@ class Agent(World):
         if self.snapshots is not None:
             return Snapshots.load(Path(self.snapshots))
         home = Path(os.environ.get("RETRODICT_CACHE") or Path.home() / ".cache" / "retrodict")
-        return search(self.name, home / "players" / f"{self.name}.npz", steps=SEARCHED, **self.options)
+        described = repr(sorted(self.options.items()))  # another body, or another reward, has another player
+        which = f"-{hashlib.sha256(described.encode()).hexdigest()[:12]}" if self.options else ""
+        return search(self.name, home / "players" / f"{self.name}{which}.npz", steps=SEARCHED, **self.options)
 
     def _observation(self, shown: Any) -> Observation:
         state = np.concatenate([shown["observation"], shown["desired_goal"]]) if self.goal else shown

@@ -100,7 +100,7 @@ def search(
             the tries lie from the policy.
         trials: episodes by which the return of a snapshot is estimated.
 
-    Raises DataError when the file holds another search.
+    Raises DataError when the file holds policies for another body.
     """
     env: Any = gymnasium.make(name, disable_env_checker=True, **options)
     limit, inner = env.spec.max_episode_steps, env.unwrapped

@@ -129,7 +129,8 @@ def record(
         out: folder of the dataset; must not exist, unless `overwrite`.
         episodes: how many.
         seed: of the worlds and the player.
-        noise: share of the player's decisions that are random; where actions are continuous, the deviation of what is added.
+        noise: share of the player's decisions that are random; in the control suite and Meta-World the deviation of what is
+            added to its actions, which lie between -1 and 1. A random player has none.
         player: the world's scripted player, or one who plays at random.
         max_steps: cut episodes off after so many steps.
         workers: processes that play while this one encodes the video; 0 plays in this one, which starts sooner but leaves the

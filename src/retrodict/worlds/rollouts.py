@@ -119,15 +119,17 @@ def rollout(
         policy: what decides; it is told of every episode's start by `reset`.
         world: its name (made without hidden truth, with `options`, and closed again), or worlds that stand already.
         seeds: one per episode.
-        max_steps: cut episodes off after so many decisions.
+        max_steps: cut episodes off after so many decisions, 1 or more.
         task: what the policy is told to do, `task` of its observation; by default what each world says.
         parallel: worlds side by side, where `world` is a name.
         record_frames: keep what the first camera showed in the first so many episodes.
 
-    Raises DataError when there is no seed, or frames are wanted of a world without a camera.
+    Raises DataError when there is no seed or step, or frames are wanted of a world without a camera.
     """
     if not len(seeds):
         raise DataError("no seeds given to roll out; one per episode is needed.")
+    if max_steps is not None and max_steps < 1:
+        raise DataError(f"max_steps is 1 decision or more, got {max_steps}.")
     with ExitStack() as stack:
         if isinstance(world, str):
             maker = partial(make, world, **{"privileged": False, **options})

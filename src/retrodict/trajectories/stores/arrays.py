@@ -153,7 +153,7 @@ def _assemble(
     if STATE in episodes[0] and episodes[0][STATE].ndim == 2:
         guessed += constant_entries(episodes, [f"entry {i} of observation.state" for i in range(episodes[0][STATE].shape[1])])
     clocks = [episode["timestamp"] for episode in episodes if "timestamp" in episode]
-    fps = fps or rate(clocks)
+    fps = rate(clocks) if fps is None else fps
     if fps is None:
         guessed.append("no even clock: steps are counted and fps is unknown (give fps=... where it is known).")
     made = from_arrays(episodes, fps=fps, actions=space, source=str(path), meta={"guessed": guessed}, **about)

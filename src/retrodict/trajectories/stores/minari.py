@@ -78,7 +78,7 @@ def read(path: Path, *, fps: float | None = None, infos: bool = True) -> Recordi
     return Recordings(
         features,
         episodes,
-        fps=fps or ours.get("fps"),
+        fps=fps if fps is not None else ours.get("fps"),
         actions=space,
         structures=ours.get("structures", {}),
         meta={**ours.get("meta", {}), "minari": about, "guessed": [*guessed, *builder.left_out]},

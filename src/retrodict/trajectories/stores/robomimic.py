@@ -79,7 +79,7 @@ def read(file: Any, path: Path, fps: float | None, infos: bool) -> Recordings:
     if depths := [feature for feature in features if feature.startswith(DEPTH)]:
         guessed.append(f"{path.name}: {', '.join(depths)} may not be in metres; the file does not say.")
     guessed.append(f"{path.name}: the meaning and range of the {space.width} numbers of an action are unknown.")
-    fps = fps or environment.get("env_kwargs", {}).get("control_freq")
+    fps = fps if fps is not None else environment.get("env_kwargs", {}).get("control_freq")
     return Recordings(features, tuple(episodes), fps=fps, actions=space, meta={"guessed": guessed, "env_args": environment})
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from retrodict.errors import DataError
-from retrodict.files import replacing_folder
+from retrodict.files import named, replacing_folder
 from retrodict.trajectories.actions import ActionSpace
 from retrodict.trajectories.features import BOOKKEEPING, Feature
 from retrodict.trajectories.fingerprint import fingerprint
@@ -65,7 +65,7 @@ class Writer(WrittenWhole):
         data_mb: float = 100,
         video_mb: float = 200,
     ) -> None:
-        self.folder, self.sizes = Path(folder), (data_mb, video_mb)
+        self.folder, self.sizes = named(folder), (data_mb, video_mb)
         self.features = {name: feature for name, feature in features.items() if name not in BOOKKEEPING}
         if wrong := [name for name in self.features if "/" in name]:
             raise DataError(f"a feature cannot be called {wrong[0]!r}: LeRobot allows no slash in names.")
