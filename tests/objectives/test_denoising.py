@@ -40,6 +40,8 @@ def test_the_linear_schedule_ends_where_that_of_ddpm_does():
     schedule = Schedule("linear", 1000)
     assert float(schedule.betas[0]) == pytest.approx(1e-4)
     assert schedule.at(999) == pytest.approx(4.036e-5, rel=1e-3)  # "L_T = D(q(x_T | x_0) || N(0, I)) is about 1e-5 bits"
+    for levels in (50, 100, 400):  # fewer levels lead as far
+        assert Schedule("linear", levels).kept[-1] < 2 * schedule.kept[-1]
     with pytest.raises(DataError, match="cosine or linear"):
         Schedule("square", 10)
 

@@ -243,7 +243,7 @@ def test_a_run_of_nothing_is_refused():
     with pytest.raises(DataError, match="0 steps"):
         stage(0)
     with pytest.raises(DataError, match="plateau"):
-        stage(optimisers=(Optimiser(plateau=Plateau()),))
+        train(linear(), batches, [stage(optimisers=(Optimiser(plateau=Plateau()),))])
 
 
 # ---- validation -------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 
 from retrodict.errors import DataError
 from retrodict.trajectories import Recordings, Span, Window, from_arrays, from_samples
+from retrodict.trajectories.features import WEIGHT
 from retrodict.trajectories.windows import gathering, prefetch
 from retrodict.trajectories.windows.spans import Between
 
@@ -250,6 +251,18 @@ def test_clips_visit_each_episode_once_an_epoch():
         assert len(read) == 12
         assert {len(set(read[i : i + 4])) for i in (0, 4, 8)} == {1}
         assert set(read) == {0, 1, 2}
+
+
+def test_clips_are_drawn_by_weight():
+    weights = [np.array([0, 1, 0, 3, 0], np.float32), np.array([0, 0, 2], np.float32), np.array([1, 1], np.float32)]
+    recordings = from_arrays([{STATE: np.zeros((len(w), 1), np.float32), WEIGHT: w[:, None]} for w in weights], fps=1)
+    windows = recordings.windows(Window(features=(STATE,)), 12, clips=400, seed=1)
+    drawn = [windows.at(step) for step in range(len(windows))]
+    episode, frame = (np.concatenate([batch[name].numpy() for batch in drawn]) for name in ("episode", "frame"))
+    for number, weight in enumerate(weights):
+        counts = np.bincount(frame[episode == number], minlength=len(weight))
+        np.testing.assert_allclose(counts / 400, weight / weight.sum(), atol=0.08)
+        assert not counts[weight == 0].any()
 
 
 def test_optional_features_and_gaps_are_masked_and_never_hand_out_filler():

@@ -30,7 +30,7 @@ class Schedule:
 
     Args:
         kind: `cosine` (squared cosine, betas at most 0.999; Nichol & Dhariwal, 2021) or `linear` (betas from 1e-4 to 0.02 where
-            there are 1000 levels; Ho et al., 2020).
+            there are 1000 levels, larger where there are fewer; Ho et al., 2020).
         levels: T, 100 and 1000 in the papers.
     """
 
@@ -43,7 +43,8 @@ class Schedule:
     def betas(self) -> Tensor:
         """Share of the variance that is replaced from one level to the next, (T,), float64."""
         if self.kind == "linear":
-            return torch.linspace(1e-4, 0.02, self.levels, dtype=torch.float64)
+            finer = 1000 / self.levels  # as much noise in the end, however many levels lead there
+            return (finer * torch.linspace(1e-4, 0.02, self.levels, dtype=torch.float64)).clamp(max=0.999)
         left = torch.cos((torch.linspace(0, 1, self.levels + 1, dtype=torch.float64) + 0.008) / 1.008 * torch.pi / 2) ** 2
         return (1 - left[1:] / left[:-1]).clamp(max=0.999)
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from retrodict.errors import RetrodictError
+from retrodict.errors import DataError, RetrodictError
 from retrodict.training.checkpoint import Checkpoints
 from retrodict.training.course import Course
 from retrodict.training.devices import fabric_for, share, starts_processes
@@ -77,6 +77,9 @@ def train(
     term when a loss is not finite.
     """
     run, stages = run or Run(), tuple(stages)
+    for stage in stages:
+        if any(o.plateau for o in stage.optimisers) and stage.validation is None:
+            raise DataError(f"stage {stage.name!r}: a plateau lowers the rate by what validation says, and there is none.")
     if run.precision == "64-true":
         net.double()  # Fabric would do so to its own copy only, where it starts processes
     if run.folder is not None:

@@ -80,8 +80,6 @@ class Stage:
             raise DataError(f"stage {self.name!r} has {self.steps} steps; at least one is needed.")
         if any(o.asks_again for o in self.optimisers) and len(self.optimisers) > 1:
             raise DataError(f"stage {self.name!r}: lbfgs evaluates the loss by itself and must be the only optimiser.")
-        if any(o.plateau for o in self.optimisers) and self.validation is None:
-            raise DataError(f"stage {self.name!r}: a plateau lowers the rate by what validation says, and there is none.")
 
     def described(self) -> dict[str, Any]:
         """What a resumed run must have in common with the run it goes on with, as JSON."""

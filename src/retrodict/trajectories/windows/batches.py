@@ -309,7 +309,7 @@ class Windows:
             self.anchors, weight = self.anchors[weight > 0], weight[weight > 0]
             weight = None if (weight == weight[0]).all() else weight
         if clips is not None:
-            return sampling.PerEpisode(self.anchors[:, 0], clips, self.batch, self.seed)
+            return sampling.PerEpisode(self.anchors[:, 0], clips, self.batch, self.seed, weight)
         if self.order == "shuffle" and weight is None and balance is None:
             return sampling.Shuffle(len(self.anchors), self.batch, self.seed)
         return sampling.Draws(len(self.anchors), self.batch, self.seed, weight, self._groups(balance))

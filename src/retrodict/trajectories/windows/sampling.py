@@ -82,19 +82,26 @@ class Shuffle(Listed):
 class PerEpisode(Listed):
     """An epoch visits every episode once, in random order, and draws `clips` anchors from each, one behind the other.
 
-    For sources that are dear to open: what is opened is read `clips` times.
+    For sources that are dear to open: what is opened is read `clips` times. Within an episode anchors are drawn in proportion to
+    weights, where there are some.
     """
 
-    def __init__(self, episodes: np.ndarray, clips: int, batch: int, seed: int) -> None:
+    def __init__(self, episodes: np.ndarray, clips: int, batch: int, seed: int, weights: np.ndarray | None = None) -> None:
         super().__init__(batch, seed)
         _, self.begins, self.counts = np.unique(episodes, return_index=True, return_counts=True)
         self.clips = clips
+        self.sums = None if weights is None else np.concatenate([[0.0], np.cumsum(weights)])
 
     def listed(self) -> int:
         return len(self.begins) * self.clips
 
     def draw(self, rng: np.random.Generator) -> np.ndarray:
         order = rng.permutation(len(self.begins))
+        if self.sums is not None:
+            low, high = self.sums[self.begins[order]], self.sums[(self.begins + self.counts)[order]]
+            wanted = low[:, None] + rng.random((len(order), self.clips)) * (high - low)[:, None]
+            wanted = np.minimum(wanted, np.nextafter(high, 0)[:, None])  # rounding must not lead into the next episode
+            return np.asarray(np.searchsorted(self.sums, wanted, "right") - 1).reshape(-1)
         drawn = rng.integers(self.counts[order][:, None], size=(len(order), self.clips))
         return (self.begins[order][:, None] + drawn).reshape(-1)
 
