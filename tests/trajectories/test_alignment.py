@@ -111,6 +111,19 @@ def test_mending_moves_what_is_said_of_an_action_with_it():
         assert (episode["action"][at] == before["action"][20]).all()
 
 
+def test_steps_that_are_missing_are_not_looked_at():
+    shifted = videos(lags=(1,) * 4)
+    there = np.random.default_rng(0).random((4, STEPS)) < 0.95
+    filled = [
+        np.where(t[:, None], e["action"], 1e3 * (-1) ** np.arange(STEPS)[:, None]) for e, t in zip(shifted, there, strict=True)
+    ]
+    gone = shifted.with_column("action", [a.astype(np.float32) for a in filled], shifted.features["action"])
+    gone = gone.with_column("valid.action", list(there))
+    assert align(gone, (-1, 0, 1, 2)).lag == 1
+    with pytest.raises(DataError, match="of too many steps"):
+        align(gone.with_column("valid.action", [np.arange(STEPS) < 5] * 4))
+
+
 def test_the_convention_that_the_space_states_is_what_is_expected():
     led = videos(lags=(1,) * 5, leads=False)
     assert align(led).in_step

@@ -163,7 +163,11 @@ def align(recordings: Recordings, lags: Sequence[int] = LAGS, *, most_steps: int
         )
     most = most_steps or min(2000, max(100, MOST_STEPS // len(given)))
     space = recordings.actions or ActionSpace.unknown(recordings.features[ACTION])
-    data = [Shifts.of(recordings, i, names, lags, space, max(most, shortest)) for i in given]
+    shifts = {i: Shifts.of(recordings, i, names, lags, space, max(most, shortest)) for i in given}
+    given = {i: episode for i, episode in given.items() if len(shifts[i]) >= BLOCK}
+    data = [shifts[i] for i in given]
+    if sum(map(len, data)) < 2 * BLOCK:
+        raise DataError(f"no lag can be found: of too many steps {ACTION!r} or what it should show in is missing (valid.*).")
     groups = [[i] for i in range(len(data))]
     if len(data) == 1:
         data, groups = list(data[0].halves()), [[0, 1]]

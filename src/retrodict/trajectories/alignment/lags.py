@@ -35,14 +35,18 @@ class Shifts:
     def of(
         cls, recordings: Recordings, position: int, names: tuple[str, ...], lags: Sequence[int], space: ActionSpace, most: int
     ) -> Shifts:
-        """The first `most` steps of an episode; the same steps for every lag, so that lags can be compared step by step."""
+        """The first `most` steps of an episode without those of which something is missing (`valid.*`); the same steps for every
+        lag, so that lags can be compared step by step.
+        """
         episode = recordings[position]
         stop = min(episode.length, most)
         change = changes(recordings, position, names, 0, stop)
         rows = np.arange(max(1, -lags[0]), stop - 1 - max(0, lags[-1]))
-        flat = episode.read(ACTION, np.arange(stop)).reshape(stop, -1)
-        if not np.isfinite(flat).all():
-            raise DataError(f"{episode}: {ACTION!r} is not finite at step {int((~np.isfinite(flat)).any(1).argmax())}.")
+        flat, acted = episode.read(ACTION, np.arange(stop)).reshape(stop, -1), episode.there(ACTION)[:stop]
+        if (bad := acted & ~np.isfinite(flat).all(1)).any():
+            raise DataError(f"{episode}: {ACTION!r} is not finite at step {int(bad.argmax())}.")
+        seen = np.all([episode.there(name)[:stop] for name in names], axis=0)
+        rows = rows[seen[rows - 1] & seen[rows] & seen[rows + 1] & np.all([acted[rows + k] for k in lags], axis=0)]
         target = _columns(flat, space)
         return cls(change[rows], change[rows - 1], {k: target[rows + k] for k in lags})
 
