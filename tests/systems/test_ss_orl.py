@@ -85,6 +85,18 @@ def test_it_learns_what_pushed_the_point(learned):
     assert confidence[right].mean() > confidence[~right].mean() + 0.1
 
 
+def test_held_out_episodes_judge_the_answers_and_not_their_likelihood(learned):
+    held_out = point(4, seed=1)
+    there = [np.arange(e.length) % 5 > 0 for e in held_out]
+    marked = held_out.with_column("valid." + ACTION, there)
+    (stage,) = learned.stages(learned.net_)
+    measured = learned.measure(stage, marked)(learned.net_, 0)
+    action, _, _ = answers(learned, held_out)
+    truth, counts = (np.concatenate([np.asarray(v)[:-1] for v in values]) for values in ([e[ACTION] for e in held_out], there))
+    off = (action - truth) / 2.0  # of half the range
+    assert measured == pytest.approx(float(np.mean(off[counts] ** 2)), rel=0.05)
+
+
 def test_states_are_normalised_over_all_episodes_and_learned_from_with_actions_only(learned):
     everything = np.concatenate([e[STATE] for e in point(40)])
     torch.testing.assert_close(learned.net_.states.offset, torch.from_numpy(everything.mean(0)), rtol=1e-4, atol=1e-5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -20,6 +20,8 @@ from retrodict.systems.actions.transitions import check_actions, reach, warn_of_
 from retrodict.systems.contract import Card, Spec, refuse_nan
 from retrodict.systems.gradient import GradientSystem
 from retrodict.training.run import Run
+from retrodict.training.stage import Stage
+from retrodict.training.validation import Measure
 from retrodict.trajectories import Recordings, Span, Window
 from retrodict.trajectories.features import ACTION, NEXT_STATE, STATE
 from retrodict.trajectories.normalise import Normaliser
@@ -157,11 +159,25 @@ class SSORL(GradientSystem, InverseModel):
         end = 1 - self.margin
         action = net.actions(batch[ACTION].float()).clamp(-end, end)
         surprise = -self._squashed(mean, deviation).log_prob(action).mean(-1)
-        there = torch.ones_like(surprise, dtype=torch.bool)
-        for name in (ACTION, NEXT_STATE):  # steps marked as missing, and the last one of an episode that kept no successor
+        return {"action": masked_mean(surprise, self._there(batch, surprise))}
+
+    def measure(self, stage: Stage, validation: Recordings) -> Measure:
+        """The squared error of the answers on held-out episodes, which are few: their likelihood turns long before, as deviations
+        that were learned on the others grow too small for them.
+        """
+        return super().measure(replace(stage, loss=self._error), validation)
+
+    def _error(self, net: Any, batch: Batch, step: int) -> dict[str, Tensor]:
+        off = mixed_moments(*net(self._seen(batch)))[0].tanh() - net.actions(batch[ACTION][:, 0].float())
+        return {"error": masked_mean(off.square().mean(-1), self._there(batch, off[:, 0]))}
+
+    def _there(self, batch: Batch, of: Tensor) -> Tensor:
+        """Which windows (B,) count: not steps marked as missing, nor the last one of an episode that kept no successor."""
+        there = torch.ones_like(of, dtype=torch.bool)
+        for name in (ACTION, NEXT_STATE):
             if f"mask.{name}" in batch:
-                there = there & batch[f"mask.{name}"][:, 0]
-        return {"action": masked_mean(surprise, there)}
+                there = there & batch[f"mask.{name}"].reshape(of.shape)
+        return there
 
     # ---- how it answers -----------------------------------------------------------------------------------------------
 
