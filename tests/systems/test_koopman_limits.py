@@ -92,6 +92,17 @@ def test_every_dictionary_and_method_forecasts_and_survives_saving(settings, off
     assert law.of_observations == (law.delays == 1)
 
 
+def test_quadrature_weights_sum_to_one_over_what_is_fitted_and_held_out_together():
+    x = np.random.default_rng(0).normal(size=(200, 2))
+    weights = np.exp(-(x**2).sum(1))
+    law = KoopmanLimits(**LINEAR).fit(loose(x, x @ TURN.T, sample__weight=(weights / weights.sum())[:, None]))
+    values, _, residuals = law.eigenpairs()
+    assert min(abs(values - TRUE)) < 1e-9
+    assert residuals.max() < 0.1
+    with pytest.raises(DataError, match="sum to 2"):
+        KoopmanLimits(**LINEAR).fit(loose(x, x @ TURN.T, sample__weight=(2 * weights / weights.sum())[:, None]))
+
+
 def test_held_out_residuals_see_what_training_ones_hide():
     law = KoopmanLimits(functions=25).fit(spirals(count=10, steps=6, noise=0.3))
     values, vectors = law.galerkin_.eigenpairs()

@@ -100,10 +100,14 @@ class KoopmanLimits(System, Law, Analysis):
         return (STATE, NEXT) if NEXT in recordings.features or recordings.independent else (STATE,)
 
     def learn(self, recordings: Recordings, world: Any, validation: Recordings | None, run: Run) -> None:
-        fresh = validation
+        whole, fresh = recordings, validation
         if self._holds_out and validation is None:
             recordings, fresh = halves(recordings, self.holdout, self.seed)
         pairs = Pairs.read(recordings, self.delays)
+        if recordings is not whole and pairs.weights is not None:
+            together = Pairs.read(whole, self.delays)  # it is all of them that sum to one
+            self._refuse(together)
+            pairs = pairs.scaled(together)
         self._refuse(pairs)
         self.held_ = Pairs.read(fresh, self.delays) if self._holds_out and fresh is not None else None
         self.dt = 1.0 / recordings.fps if recordings.fps else 1.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -72,6 +72,12 @@ class Pairs:
         rows = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))[:count].sort()[0]
         weights = None if self.weights is None else self.weights[rows]
         return type(self)(self.before[rows], self.after[rows], weights, self.blocks[rows])
+
+    def scaled(self, whole: Self) -> Self:
+        """The same, a part of others, with weights that sum to what those of the others do."""
+        assert self.weights is not None
+        assert whole.weights is not None
+        return replace(self, weights=self.weights * (whole.weights.sum() / self.weights.sum()))
 
     @property
     def repeated(self) -> bool:
