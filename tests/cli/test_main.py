@@ -62,6 +62,8 @@ def test_a_misspelt_option_exits_with_2(swing, capsys):
         "evaluate nowhere vizdoom/health-gathering",
         "record nowhere/at-all --out there",
         "record vizdoom/health-gathering --out there --set seed=1",
+        "record vizdoom/health-gathering --out there --set id=1",
+        "record vizdoom/health-gathering --out there --set progress=False",
         "evaluate nowhere vizdoom/health-gathering --episodes 0",
         "evaluate nowhere vizdoom/health-gathering --max-steps 0",
         "fit-law nowhere --out there --seeds 0",

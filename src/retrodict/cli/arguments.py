@@ -41,18 +41,20 @@ def parse(
     return tyro.cli(command, args=list(argv), prog=f"retrodict {prog}", description=description, config=habits, registry=registry)
 
 
-def settings(given: Sequence[str], command: Callable[..., Any]) -> dict[str, Any]:
+def settings(given: Sequence[str], *takers: Callable[..., Any]) -> dict[str, Any]:
     """`size=(96,96) reward=medikits` as keyword arguments: values are read as Python's literals, and else as text.
 
-    Raises DataError where something is no NAME=VALUE, or is an option of the command itself.
+    Raises DataError where something is no NAME=VALUE, or names an argument of `takers`, the functions on the way to the world.
     """
     read: dict[str, Any] = {}
     for setting in given:
         name, equals, value = setting.partition("=")
         if not equals or not name.isidentifier():
             raise DataError(f"--set takes NAME=VALUE, such as tics=1000 or size=(96,96); got {setting!r}.")
-        if name in inspect.signature(command).parameters:
-            raise DataError(f"--set is for settings of the world, and {name} is none: say --{name.replace('_', '-')} {value}.")
+        if any(name in inspect.signature(taker).parameters for taker in takers):
+            raise DataError(
+                f"--set is for settings of the world, and {name} is none: --help shows what the command itself takes."
+            )
         try:
             read[name] = ast.literal_eval(value)
         except (ValueError, SyntaxError):

@@ -50,12 +50,13 @@ def evaluate(
     """
     from retrodict.reports import evaluation
     from retrodict.systems import System
+    from retrodict.worlds import make
 
     at_least(1, episodes=episodes, max_steps=max_steps)
     policy = cast("Policy", System.load(model))
     chosen: dict[str, Any] = {} if first_seed is None else {"first_seed": first_seed}
     found = evaluation.evaluate(
-        policy, world, episodes, max_steps=max_steps, task=task, clip=clip, **chosen, **settings(set, evaluate)
+        policy, world, episodes, max_steps=max_steps, task=task, clip=clip, **chosen, **settings(set, evaluate, make)
     )
     if json:
         show.as_json({"model": str(model), **found.to_json()})

@@ -85,7 +85,10 @@ def fit_law(system: System, path: Path, out: Path, seeds: int, work: Path | None
     write_text(out / "verdict.json", json.dumps(show.plain(said), indent=1) + "\n")
     html.write(out / "report.html", laws.page(best, judgement, f"The law behind {path.name}"))
     if work is None:
-        shutil.rmtree(home, ignore_errors=True)
+        for seed in range(system.seed, system.seed + seeds):
+            shutil.rmtree(home / f"seed-{seed}", ignore_errors=True)
+        if home.is_dir() and not any(home.iterdir()):
+            home.rmdir()
     show.say(judgement.verdict)
     lines = best.equations() if hasattr(best, "equations") else ()
     for line in lines if len(lines) <= SHORT else ():

@@ -84,7 +84,11 @@ def label(
         refuse_taken(out, overwrite)
     labelling.unlabelled(found)  # said before a model is trained for nothing
     judged_on = open(calibration) if calibration is not None else None
-    system = System.load(model) if model is not None else _trained(found, out, seed, overwrite, judged_on is None, max_error)
+    system = (
+        System.load(model)
+        if model is not None
+        else _trained(found, out, seed, overwrite=overwrite, keep=judged_on is None, max_error=max_error)
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the summary repeats them, once
         labelled = labelling.label(
@@ -111,8 +115,11 @@ def label(
             show.say(f"Report: {report}")
 
 
-def _trained(recordings: Recordings, out: Path, seed: int, overwrite: bool, keep: bool, max_error: float | None) -> System:
-    """An inverse model of the episodes that carry actions; some are kept from it where `keep`, to judge it by."""
+def _trained(recordings: Recordings, out: Path, seed: int, *, overwrite: bool, keep: bool, max_error: float | None) -> System:
+    """An inverse model of the episodes that carry actions; some are kept from it where `keep`, to judge it by.
+
+    Where `overwrite`, a training on other recordings that was left there gives way.
+    """
     from retrodict.errors import DataError
     from retrodict.systems import lookup
     from retrodict.training.identity import OtherRun

@@ -63,6 +63,6 @@ def record(
         workers=workers,
         keep_privileged=not no_truth,
         overwrite=overwrite,
-        **settings(set, record),
+        **settings(set, record, worlds.record, worlds.make),
     )
     show.say(f"{show.count(episodes, 'episode')} of {world} in {out}; `retrodict info {out}` says what is in them.")

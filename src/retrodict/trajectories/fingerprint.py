@@ -1,4 +1,7 @@
-"""What tells recordings apart by their content: for work that is carried on, and must be carried on with the same data."""
+"""What tells recordings apart by their content: for work that is carried on, and must be carried on with the same data.
+
+An episode is known again after conversions and cuts by its `identity`; this is stricter, and changes with any value.
+"""
 
 from __future__ import annotations
 

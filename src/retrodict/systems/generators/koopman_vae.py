@@ -155,14 +155,15 @@ class KoopmanVAE(GradientSystem, Generator, Encoder, Law):
     def reader(self, recordings: Recordings) -> Windows:
         return self._windows(recordings)
 
-    def _windows(self, recordings: Recordings, order: Literal["shuffle", "sequence"] = "shuffle") -> Windows:
-        """Whole windows, and of an episode that is shorter the one that begins with it."""
+    def _windows(self, recordings: Recordings, order: Literal["shuffle", "sequence"] = "shuffle", apart: int = 1) -> Windows:
+        """Whole windows that begin `apart` rows from each other; of an episode that is shorter, the one that begins with it."""
 
         def begins(episode: Episode) -> np.ndarray:
-            return np.arange(episode.length) <= max(episode.length - self.frames, 0)
+            rows = np.arange(episode.length)
+            whole = self.irregular and self.every is None
+            return np.asarray((rows % apart == 0) & (rows <= (max(episode.length - self.frames, 0) if whole else rows)))
 
-        where = begins if self.irregular and self.every is None else None
-        return recordings.windows(self.window(self.spec_), self.batch, seed=self.seed, order=order, where=where)
+        return recordings.windows(self.window(self.spec_), self.batch, seed=self.seed, order=order, where=begins)
 
     def stages(self, net: Any) -> tuple[Stage, ...]:
         rate = schedule(self.decay, self.learning_rate, 0.0, self.steps, min(self.warmup, self.steps))
@@ -316,15 +317,8 @@ class KoopmanVAE(GradientSystem, Generator, Encoder, Law):
     def _apart(self, recordings: Recordings) -> tuple[Tensor, Tensor]:
         """Codes (n, frames, latent) of windows that do not overlap, and the episode of each (n,)."""
         rows = self.frames if self.every is None or not recordings.fps else math.ceil(self.frames * self.every * recordings.fps)
-        codes, episodes, free = [], [], dict[int, int]()
-        for batch in self._windows(recordings, "sequence"):
-            code = self.encode(batch).double().cpu()
-            for i, (episode, frame) in enumerate(zip(batch["episode"].tolist(), batch["frame"].tolist(), strict=True)):
-                if frame >= free.get(episode, 0):
-                    free[episode] = frame + rows
-                    codes.append(code[i])
-                    episodes.append(episode)
-        return torch.stack(codes), torch.tensor(episodes)
+        read = [(self.encode(batch), batch["episode"]) for batch in self._windows(recordings, "sequence", apart=rows)]
+        return torch.cat([codes for codes, _ in read]).double().cpu(), torch.cat([episodes for _, episodes in read])
 
     # ---- the law of the codes -----------------------------------------------------------------------------------------
 
