@@ -15,13 +15,15 @@ DT = 0.05
 
 
 class Turning(Law):
-    """The circle, turned by DT a step."""
+    """The circle, turned by DT a step and drawn in by a share."""
 
     kind = "map"
     dt = DT
 
-    def __init__(self):
-        self.turn = torch.tensor([[math.cos(DT), math.sin(DT)], [-math.sin(DT), math.cos(DT)]], dtype=torch.float64)
+    def __init__(self, drawn_in=0.0):
+        self.kept = 1 - drawn_in
+        turn = torch.tensor([[math.cos(DT), math.sin(DT)], [-math.sin(DT), math.cos(DT)]], dtype=torch.float64)
+        self.turn = self.kept * turn
 
     def step(self, state):
         return state @ self.turn.T
@@ -31,7 +33,8 @@ class Turning(Law):
 
     def simulate(self, initial, times, actions=None, domain=None):
         angle = times[:, None] * torch.tensor([1.0, -1.0], dtype=torch.float64)
-        return initial[:, None] * angle[:, :1].cos() + initial.flip(1)[:, None] * angle.sin()
+        size = self.kept ** (times[:, None] / DT)
+        return size * (initial[:, None] * angle[:, :1].cos() + initial.flip(1)[:, None] * angle.sin())
 
 
 def circle(steps):
@@ -39,10 +42,10 @@ def circle(steps):
     return np.stack([np.sin(t), np.cos(t)], 1)
 
 
-def judged(steps):
+def judged(steps, drawn_in=0.0):
     whole = circle(600 + steps)
     learning, held = (from_arrays([{"observation.state": part}], fps=1 / DT) for part in (whole[:600], whole[600:]))
-    return laws.judge([Turning(), Turning()], learning, held, ("x", "y"))
+    return laws.judge([Turning(drawn_in), Turning(drawn_in)], learning, held, ("x", "y"))
 
 
 def failing_together(rng, stretches):
@@ -80,6 +83,15 @@ def test_a_law_that_holds_to_the_end_of_all_forecasts_leaves_room_for_an_interva
     assert found.valid.n >= STRETCHES
     assert found.valid.value > found.still.value > 0
     assert "A law was found" in found.verdict
+
+
+def test_a_law_that_foresees_and_then_goes_elsewhere_is_one_for_forecasts_only():
+    found = judged(600, drawn_in=0.01)
+    assert found.foresees
+    assert not found.alike
+    assert not found.trusted
+    assert "A law for forecasts only" in found.verdict
+    assert judged(600).usual < 1 < found.divergence.value
 
 
 def test_a_law_is_not_trusted_where_too_little_was_held_out_and_the_report_says_so():

@@ -12,7 +12,7 @@ import torch
 
 from retrodict.errors import DataError, NotIdentifiableError
 from retrodict.metrics import Estimate, decorrelation_steps, interval, obstacles, valid_time
-from retrodict.metrics.free_runs import BINS, SHORT, SHORT_BINS, free_run, judged
+from retrodict.metrics.free_runs import BINS, SHORT, SHORT_BINS, attractor_distance, finite, free_run, judged
 from retrodict.metrics.reconstruction import MOST_BINNED
 from retrodict.reports import html, pictures
 from retrodict.reports.html import Html
@@ -31,6 +31,12 @@ LEAST = 100
 STRETCHES = 4
 """Stretches of starts, independent of each other, that an interval over starts takes at least."""
 
+COMPARED = 20
+"""Stretches of what was learned from, spread evenly, that are held against the held-out part as free runs are."""
+
+FARTHER = 1.0
+"""Nats of D_stsp by which free runs may be farther from the held-out part than such stretches are."""
+
 
 @dataclass(frozen=True)
 class Judgement:
@@ -42,6 +48,7 @@ class Judgement:
         steps: length of the held-out series.
         obstacles: what stands against reading a law off this recording at all.
         divergence: D_stsp of the free runs; `spectrum`: their D_H; `exponent`: largest Lyapunov exponent per unit of time.
+        usual: the largest D_stsp of stretches of what was learned from: as far as the recording is from itself.
         valid: time for which forecasts hold (error below 0.4 standard deviations), one value per independent stretch of starts:
             those from moments close to each other fail together. Below `STRETCHES` of them there is no interval (NaN).
         still: the same if nothing moved.
@@ -57,6 +64,7 @@ class Judgement:
     divergence: Estimate | None
     spectrum: Estimate | None
     exponent: Estimate | None
+    usual: float
     valid: Estimate
     still: Estimate
     gain: Estimate
@@ -64,11 +72,21 @@ class Judgement:
     best: int
 
     @property
-    def trusted(self) -> bool:
+    def foresees(self) -> bool:
         """Whether every free run stays near the data and forecasts hold for longer than those of standing still, beyond chance:
         never where there is no interval.
         """
         return self.bounded == 1 and self.gain.low > 0
+
+    @property
+    def alike(self) -> bool:
+        """Whether free runs visit the places of the held-out part about as other stretches of the recording do."""
+        return self.divergence is not None and self.divergence.value <= self.usual + FARTHER
+
+    @property
+    def trusted(self) -> bool:
+        """Whether it foresees what comes next, and moves alike when left alone."""
+        return self.foresees and self.alike
 
     @property
     def verdict(self) -> str:
@@ -76,7 +94,13 @@ class Judgement:
         found = f"forecasts hold for {self.valid.value:.3g} [{_ends(self.valid)}]"
         found += f" units of time, {self.still.value:.3g} if nothing moved"
         if self.trusted:
-            return f"A law was found: {found}, and free runs stay near the data."
+            return f"A law was found: {found}, and free runs go where the recording goes."
+        if self.foresees:
+            far = f"D_stsp {self.divergence.value:.3g}" if self.divergence else "no D_stsp"
+            return (
+                f"A law for forecasts only: {found}, but left alone it goes elsewhere than the recording ({far}; stretches of "
+                f"the recording itself: {self.usual:.3g} at most)."
+            )
         away = "" if self.bounded == 1 else f"; {1 - self.bounded:.0%} of the seeds run away when left alone"
         why = " ".join(self.obstacles) or "Nothing in the recording says why: train longer, or try another system."
         return f"Not identified from this recording: {found}{away}. {why}"
@@ -86,7 +110,7 @@ class Judgement:
         found: dict[str, Estimate | None] = {name: getattr(self, name) for name in shown}
         estimates = {n: e and {"value": e.value, "interval": [e.low, e.high], "n": e.n} for n, e in found.items()}
         said = {"trusted": self.trusted, "verdict": self.verdict, "obstacles": list(self.obstacles)}
-        return {**said, "steps": self.steps, "bounded": self.bounded, **estimates}
+        return {**said, "steps": self.steps, "bounded": self.bounded, "usual": finite(self.usual), **estimates}
 
 
 def judge(laws: Sequence[Law], learning: Recordings, held: Recordings, names: Sequence[str]) -> Judgement:
@@ -132,6 +156,7 @@ def judge(laws: Sequence[Law], learning: Recordings, held: Recordings, names: Se
         divergence=_over_seeds([s["D_stsp"] for s in scores]),
         spectrum=_over_seeds([s["D_H"] for s in scores]),
         exponent=_over_seeds([s["exponent"] for s in scores]),
+        usual=_usual(learning, series),
         valid=_over_starts(per_start, independent),
         still=_over_starts(at_rest, independent),
         gain=_over_starts(per_start - at_rest, independent),
@@ -145,7 +170,7 @@ def page(law: Law, judgement: Judgement, title: str) -> Html:
     rows = [
         (what, f"{e.value:.4g}", f"[{_ends(e, 4)}]", str(e.n))
         for what, e in (
-            ("distance of the attractors, D_stsp (0 is best)", judgement.divergence),
+            (f"distance of the attractors, D_stsp (0 is best, {judgement.usual:.3g} usual)", judgement.divergence),
             ("distance of the power spectra, D_H (0 to 1)", judgement.spectrum),
             ("largest Lyapunov exponent, per unit of time", judgement.exponent),
             ("valid time of a forecast", judgement.valid),
@@ -248,6 +273,14 @@ def require_observations(law: Law) -> None:
             "a law is judged by what it makes of single observations, and this one moves several side by side (delays): "
             "leave out the delays, or judge it by `analyse`."
         )
+
+
+def _usual(learning: Recordings, series: np.ndarray) -> float:
+    """The largest D_stsp from a series (T, N) of stretches as long, or shorter where none is; infinite where all lie apart."""
+    longest = max((np.asarray(episode[STATE], np.float64) for episode in learning), key=len)
+    starts = np.unique(np.linspace(0, max(len(longest) - len(series), 0), COMPARED).astype(int))
+    found = [attractor_distance(series, longest[start : start + len(series)]) for start in starts]
+    return max((value for value in found if math.isfinite(value)), default=math.inf)
 
 
 def _over_seeds(values: Sequence[float | None]) -> Estimate | None:
