@@ -64,6 +64,14 @@ def test_killed_twice_and_resumed_it_ends_with_the_same_weights_and_the_same_log
     assert events(tmp_path) == events(folder)
 
 
+@pytest.fixture(autouse=True)
+def interruptible():
+    """Whoever starts the tests in the background of a script starts them deaf to Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def press(*_):
     os.kill(os.getpid(), signal.SIGINT)
 
