@@ -43,9 +43,14 @@ def circle(steps):
 
 
 def judged(steps, drawn_in=0.0):
+    return judged_all([Turning(drawn_in), Turning(drawn_in)], steps)
+
+
+def judged_all(fitted, steps, away=0.0):
     whole = circle(600 + steps)
-    learning, held = (from_arrays([{"observation.state": part}], fps=1 / DT) for part in (whole[:600], whole[600:]))
-    return laws.judge([Turning(drawn_in), Turning(drawn_in)], learning, held, ("x", "y"))
+    parts = (whole[:600] + away, whole[600:])
+    learning, held = (from_arrays([{"observation.state": part}], fps=1 / DT) for part in parts)
+    return laws.judge(fitted, learning, held, ("x", "y"))
 
 
 def failing_together(rng, stretches):
@@ -92,6 +97,26 @@ def test_a_law_that_foresees_and_then_goes_elsewhere_is_one_for_forecasts_only()
     assert not found.trusted
     assert "A law for forecasts only" in found.verdict
     assert judged(600).usual < 1 < found.divergence.value
+
+
+class Leaping(Turning):
+    """The circle, and far from it when left alone for long: near enough to be bounded, and in none of its places."""
+
+    def simulate(self, initial, times, actions=None, domain=None):
+        path = super().simulate(initial, times)
+        return path + 4 * (times > 6)[:, None]
+
+
+def test_a_seed_that_shares_no_place_with_the_recording_counts():
+    found = judged_all([Turning(), Turning(), Leaping()], 600)
+    assert found.foresees
+    assert found.divergence.n == 2
+    assert not found.alike
+
+
+def test_a_recording_that_leaves_its_places_does_not_excuse_a_law_from_them():
+    assert judged_all([Turning()], 600, away=100.0).usual == 0
+    assert not judged_all([Turning(0.01)], 600, away=100.0).alike
 
 
 def test_a_law_is_not_trusted_where_too_little_was_held_out_and_the_report_says_so():

@@ -12,7 +12,7 @@ import torch
 
 from retrodict.errors import DataError, NotIdentifiableError
 from retrodict.metrics import Estimate, decorrelation_steps, interval, obstacles, valid_time
-from retrodict.metrics.free_runs import BINS, SHORT, SHORT_BINS, attractor_distance, finite, free_run, judged
+from retrodict.metrics.free_runs import BINS, SHORT, SHORT_BINS, attractor_distance, free_run, judged
 from retrodict.metrics.reconstruction import MOST_BINNED
 from retrodict.reports import html, pictures
 from retrodict.reports.html import Html
@@ -49,6 +49,8 @@ class Judgement:
         obstacles: what stands against reading a law off this recording at all.
         divergence: D_stsp of the free runs; `spectrum`: their D_H; `exponent`: largest Lyapunov exponent per unit of time.
         usual: the largest D_stsp of stretches of what was learned from: as far as the recording is from itself.
+        alike: whether free runs visit the places of the held-out part about as such stretches do: on average over all seeds, of
+            which one that shares no place with it is infinitely far.
         valid: time for which forecasts hold (error below 0.4 standard deviations), one value per independent stretch of starts:
             those from moments close to each other fail together. Below `STRETCHES` of them there is no interval (NaN).
         still: the same if nothing moved.
@@ -65,6 +67,7 @@ class Judgement:
     spectrum: Estimate | None
     exponent: Estimate | None
     usual: float
+    alike: bool
     valid: Estimate
     still: Estimate
     gain: Estimate
@@ -77,11 +80,6 @@ class Judgement:
         never where there is no interval.
         """
         return self.bounded == 1 and self.gain.low > 0
-
-    @property
-    def alike(self) -> bool:
-        """Whether free runs visit the places of the held-out part about as other stretches of the recording do."""
-        return self.divergence is not None and self.divergence.value <= self.usual + FARTHER
 
     @property
     def trusted(self) -> bool:
@@ -110,7 +108,7 @@ class Judgement:
         found: dict[str, Estimate | None] = {name: getattr(self, name) for name in shown}
         estimates = {n: e and {"value": e.value, "interval": [e.low, e.high], "n": e.n} for n, e in found.items()}
         said = {"trusted": self.trusted, "verdict": self.verdict, "obstacles": list(self.obstacles)}
-        return {**said, "steps": self.steps, "bounded": self.bounded, "usual": finite(self.usual), **estimates}
+        return {**said, "steps": self.steps, "bounded": self.bounded, "usual": self.usual, "alike": self.alike, **estimates}
 
 
 def judge(laws: Sequence[Law], learning: Recordings, held: Recordings, names: Sequence[str]) -> Judgement:
@@ -148,6 +146,7 @@ def judge(laws: Sequence[Law], learning: Recordings, held: Recordings, names: Se
             f"({independent}, at least {STRETCHES} are needed for an interval); record longer.",
         )
     order = [s["D_stsp"] if s["D_stsp"] is not None else np.inf for s in scores]
+    usual = _usual(learning, series)
     return Judgement(
         tuple(names),
         dt,
@@ -156,7 +155,8 @@ def judge(laws: Sequence[Law], learning: Recordings, held: Recordings, names: Se
         divergence=_over_seeds([s["D_stsp"] for s in scores]),
         spectrum=_over_seeds([s["D_H"] for s in scores]),
         exponent=_over_seeds([s["exponent"] for s in scores]),
-        usual=_usual(learning, series),
+        usual=usual,
+        alike=bool(np.mean(order) <= usual + FARTHER),
         valid=_over_starts(per_start, independent),
         still=_over_starts(at_rest, independent),
         gain=_over_starts(per_start - at_rest, independent),
@@ -276,11 +276,11 @@ def require_observations(law: Law) -> None:
 
 
 def _usual(learning: Recordings, series: np.ndarray) -> float:
-    """The largest D_stsp from a series (T, N) of stretches as long, or shorter where none is; infinite where all lie apart."""
+    """The largest D_stsp from a series (T, N) of stretches as long, or shorter where none is; 0 where all lie apart from it."""
     longest = max((np.asarray(episode[STATE], np.float64) for episode in learning), key=len)
     starts = np.unique(np.linspace(0, max(len(longest) - len(series), 0), COMPARED).astype(int))
     found = [attractor_distance(series, longest[start : start + len(series)]) for start in starts]
-    return max((value for value in found if math.isfinite(value)), default=math.inf)
+    return max((value for value in found if math.isfinite(value)), default=0.0)
 
 
 def _over_seeds(values: Sequence[float | None]) -> Estimate | None:
