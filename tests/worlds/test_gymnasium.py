@@ -137,6 +137,16 @@ def test_a_search_gets_better(tmp_path):
     assert found.returns[-1] > found.returns[0] + 100
 
 
+def test_policies_are_tried_with_trembling_hands(tmp_path):
+    options = {"every": 1, "seed": 1, "step_size": 0.1, "noise": 0.1, "trials": 4}
+    shaken, again, still = (
+        search("InvertedPendulum-v5", tmp_path / f"{name}.npz", steps=4_000, tremble=tremble, **options)
+        for name, tremble in (("shaken", 0.5), ("again", 0.5), ("still", 0.0))
+    )
+    np.testing.assert_array_equal(shaken.returns, again.returns)
+    assert shaken.returns[-1] < still.returns[-1] / 2
+
+
 def test_moments_are_those_of_all_states():
     rng = np.random.default_rng(0)
     pieces = [rng.normal(i, 1 + i, (20 + i, 3)) for i in range(3)]

@@ -42,7 +42,7 @@ class Snapshots:
     Attributes:
         weights: (S, actions, states); mean, std: (S, states).
         updates: the update after which each was taken, (S,).
-        returns: mean return of each without noise, (S,).
+        returns: mean return of each in its trials, (S,).
         steps: environment steps that the search had taken by then, (S,).
     """
 
@@ -86,6 +86,7 @@ def search(
     step_size: float = 0.02,
     noise: float = 0.03,
     trials: int = 2,
+    tremble: float = 0.0,
     **options: Any,
 ) -> Snapshots:
     """Search a linear policy of a Gymnasium environment; what was found by then is written at every snapshot, and gone on from.
@@ -99,6 +100,8 @@ def search(
         directions, top, step_size, noise: directions tried per update, those that are followed, the length of a step, and how far
             the tries lie from the policy.
         trials: episodes by which the return of a snapshot is estimated.
+        tremble: deviation of the noise on every action, as a share of half its range, in tries and trials alike: what is found
+            so stands as much noise when it is recorded, where the best of still hands may fall over.
 
     Raises DataError when the file holds policies for another body.
     """
@@ -123,7 +126,7 @@ def search(
         for i, (direction, start) in enumerate(zip(tries, starts.tolist(), strict=True)):
             for j, sign in enumerate((1, -1)):
                 policy = LinearPolicy(weights + sign * noise * direction, moments[0], std)
-                gained, upright, seen = _play(inner, policy, start, limit)
+                gained, upright, seen = _play(inner, policy, start, limit, tremble)
                 returns[i, j] = gained - upright
                 states.append(seen)
         best = np.argsort(returns.max(1))[::-1][:top]
@@ -134,7 +137,7 @@ def search(
         if (update + 1) % every == 0 or taken >= steps:
             std = np.where(moments[1] > 1e-14, moments[1] ** 0.5, np.inf)
             policy = LinearPolicy(weights, moments[0], std)
-            value = np.mean([_play(inner, policy, s, limit)[0] for s in rng.integers(2**31, size=trials).tolist()])
+            value = np.mean([_play(inner, policy, s, limit, tremble)[0] for s in rng.integers(2**31, size=trials).tolist()])
             new = (weights, moments[0], std, update, value, taken)
             found = Snapshots(*(np.append(old, [row], 0) for old, row in zip(asdict(found).values(), new, strict=True)))
             _write(path, found)
@@ -143,15 +146,16 @@ def search(
     return found
 
 
-def _play(env: Any, policy: LinearPolicy, seed: int, limit: int) -> tuple[float, float, np.ndarray]:
+def _play(env: Any, policy: LinearPolicy, seed: int, limit: int, tremble: float) -> tuple[float, float, np.ndarray]:
     """Return of an episode, the part of it that was paid for staying upright, and the states met (T, d)."""
     state, _ = env.reset(seed=seed)
     low, high = env.action_space.low, env.action_space.high
+    noise = tremble * (high - low) / 2 * np.random.default_rng((seed, 1)).standard_normal((limit, len(low)))
     gained = upright = 0.0
     seen = []
-    for _ in range(limit):
+    for shaken in noise:
         seen.append(state)
-        state, reward, terminated, _, info = env.step(np.clip(policy(state), low, high))
+        state, reward, terminated, _, info = env.step(np.clip(np.clip(policy(state), low, high) + shaken, low, high))
         gained += float(reward)
         upright += float(info["reward_survive"]) if {"reward_survive", "reward_forward"} <= info.keys() else 0.0
         if terminated:
