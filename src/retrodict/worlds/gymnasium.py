@@ -64,7 +64,7 @@ class Agent(World):
         quality: of the player that `expert` gives, from 0 to 1.
         tremble: deviation of the Gaussian noise in the player's actions, as a share of half their range.
         snapshots: policies that `random_search.search` found (or its file), for the player of a runner; where not given, they
-            are searched when first asked for, in a minute or two, and kept in the cache folder.
+            are searched when first asked for, which takes some minutes, and kept in the cache folder.
         privileged: give positions and velocities of MuJoCo's bodies as `privileged.*`, which hold more than is shown.
         options: the environment's own (`xml_file` for another body, `healthy_reward`, `maze_map`, ...).
 
