@@ -1,7 +1,7 @@
 """The catalogue and the results as text, made from the cards and from `results/*.json`: never typed, so never out of date.
 
-`python -m retrodict.reports.catalogue` in the root of the repository writes `docs/catalogue.md`, `RESULTS.md` and the catalogue
-section of `README.md`; a test compares them with what it would write.
+`python -m retrodict.reports.catalogue` in the root of the repository writes `docs/catalogue.md`, `RESULTS.md`, the same for the
+documentation, and the catalogue section of `README.md`; a test compares them with what it would write.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ PAGE = """# Catalogue
 
 Every system, from its own card. `retrodict systems` prints the same table, `retrodict train SYSTEM --help` the options of one.
 """
+
+
+NOT_RUN = "not run yet"
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ def entries(results: Path = Path("results")) -> list[Entry]:
 def reproduced(path: Path) -> str:
     """What a results file says, in a few words."""
     if not path.exists():
-        return "not run yet"
+        return NOT_RUN
     result = read_json(path)
     checks = result["checks"]
     held = sum(check["holds"] for check in checks)
@@ -158,10 +161,12 @@ def documents(root: Path) -> dict[Path, str]:
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise DataError(f"{root / 'README.md'} lacks the lines between which the catalogue goes: {BEGIN} and {END}.")
+    results = results_page(root / "results")
     return {
         root / "README.md": f"{before}{BEGIN}\n{catalogue_table(found, 'docs/systems/')}{END}{after}",
         root / "docs" / "catalogue.md": f"{PAGE}\n{catalogue_table(found, 'systems/')}\n{_cards(found)}",
-        root / "RESULTS.md": results_page(root / "results"),
+        root / "docs" / "results.md": results,
+        root / "RESULTS.md": results,
     }
 
 
@@ -169,9 +174,14 @@ def _cards(found: Iterable[Entry]) -> str:
     return "\n".join(
         f"## {e.slug}\n\n"
         f"**{e.title}.** {e.authors}, {e.year}. In Python `retrodict.{e.name}`; [its page](systems/{e.slug}.md).\n\n"
-        f"- Claim: {e.claim}\n- Reads: {e.reads}\n- Returns: {e.returns}\n- Here: {e.reproduced}\n"
+        f"- Claim: {e.claim}\n- Reads: {e.reads}\n- Returns: {e.returns}\n- Here: {_here(e)}\n"
         for e in found
     )
+
+
+def _here(entry: Entry) -> str:
+    """What became of the claim, with the way to its numbers."""
+    return entry.reproduced if entry.baseline or entry.reproduced == NOT_RUN else f"[{entry.reproduced}](results.md#{entry.slug})"
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
