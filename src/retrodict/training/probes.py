@@ -9,8 +9,6 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from sklearn.linear_model import LogisticRegression, RidgeCV
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -148,6 +146,9 @@ def probe(
 
     Raises DataError where kind and target do not fit, or features are not finite.
     """
+    from sklearn.linear_model import LogisticRegression, RidgeCV  # brings pandas, and takes half as long to import as torch
+    from sklearn.preprocessing import StandardScaler
+
     x, y = np.asarray(features, np.float64), np.asarray(target)
     classes = y.dtype.kind in "iub"
     if (kind == "ridge" and classes) or (kind == "logistic" and not classes):
