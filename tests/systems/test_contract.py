@@ -1,4 +1,5 @@
 import builtins
+import copy
 import dataclasses
 import pickle
 import random
@@ -13,9 +14,11 @@ from retrodict.errors import DataError
 from retrodict.roles import Analysis, Panel, Report
 from retrodict.systems import REGISTRY, Card, Spec, catalogue, contract, lookup
 from retrodict.systems.checks import CHECKS, SPACES, ContractBroken, Subject, check_system, tiny_recordings
+from retrodict.systems.gradient import GradientSystem
 from retrodict.systems.laws.chaos_benchmark import ChaosBenchmark
 from retrodict.systems.policies.few_shot_cloning import FewShotCloning
 from retrodict.systems.policies.nearest_neighbours import NearestNeighbours
+from retrodict.systems.recurrent_laws import RecurrentLaw
 from retrodict.systems.states.dynamo import DynaMo
 from retrodict.systems.states.inverse_dynamics_pretraining import InverseDynamicsPretraining
 from retrodict.trajectories import from_arrays
@@ -112,6 +115,20 @@ def subjects(tmp_path_factory):
 @pytest.mark.parametrize("slug", [*TOYS, *catalogue()])
 def test_every_system_keeps_the_contract(subjects, slug, name):
     subjects(slug).run(name)
+
+
+@pytest.mark.parametrize("slug", [slug for slug, kind in catalogue().items() if issubclass(kind, GradientSystem)])
+def test_no_setting_of_training_is_without_effect(subjects, slug):
+    system = copy.copy(subjects(slug).fitted)
+    before = [stage.described() for stage in system.stages(system.net_)]
+    decay = "cosine" if system.decay == "linear" else "linear"
+    others = {"decay": decay, "warmup": 3, "weight_decay": 0.3, "clip": 0.7, "ema": 0.6, "learning_rate": 0.07}
+    if isinstance(system, RecurrentLaw):
+        del others["decay"]  # says so
+    for name, value in others.items():
+        changed = copy.copy(system)
+        setattr(changed, name, value)
+        assert [stage.described() for stage in changed.stages(changed.net_)] != before, name
 
 
 def test_the_toys_are_no_part_of_the_catalogue():

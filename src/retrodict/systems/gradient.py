@@ -19,7 +19,7 @@ from retrodict.training.loop import Trained, train
 from retrodict.training.optimisers import Optimiser
 from retrodict.training.randomness import isolated
 from retrodict.training.run import Run
-from retrodict.training.schedules import schedule
+from retrodict.training.schedules import Scalar, schedule
 from retrodict.training.stage import Batch, Batches, Stage, read_on
 from retrodict.training.validation import Measure, Validation, heldout_loss
 from retrodict.trajectories import Recordings, Window
@@ -101,8 +101,7 @@ class GradientSystem(System):
 
     def stages(self, net: Any) -> tuple[Stage, ...]:
         """What is minimised one after the other; augmentation and validation are added where a stage has none of its own."""
-        rate = schedule(self.decay, self.learning_rate, 0.0, self.steps, min(self.warmup, self.steps))
-        optimiser = Optimiser(rate=rate, weight_decay=self.weight_decay)
+        optimiser = Optimiser(rate=self.scheduled(self.learning_rate), weight_decay=self.weight_decay)
         return (Stage(self.steps, self.stage_loss, (optimiser,), clip=self.clip, ema=self.ema),)
 
     def reader(self, recordings: Recordings) -> Batches:
@@ -110,6 +109,11 @@ class GradientSystem(System):
         return recordings.windows(self.window(self.spec_), self.batch, seed=self.seed)
 
     # ---- what every such system does ----------------------------------------------------------------------------------
+
+    def scheduled(self, peak: float, steps: int | None = None) -> Scalar:
+        """A learning rate over the steps of a stage (all where None): up to `peak` while it warms up, then as `decay` says."""
+        steps = self.steps if steps is None else steps
+        return schedule(self.decay, peak, 0.0, steps, min(self.warmup, steps))
 
     def stage_loss(self, net: nn.Module, batch: Batch, step: int) -> Mapping[str, Tensor]:
         """`loss` in the form that a stage takes; sets `now`."""

@@ -65,9 +65,10 @@ class CQL(TransitionLearner):
         return net
 
     def stages(self, net: Any) -> tuple[Stage, ...]:
-        rates = {"critic": self.learning_rate, "actor": self.actor_rate, "temperature": self.learning_rate}
-        parts = tuple(Optimiser(net[name], "adam", rate) for name, rate in rates.items())
-        return (Stage(self.steps, self.stage_loss, parts, after=self._follow),)
+        rates = {"critic": self.learning_rate, "actor": self.actor_rate}
+        parts = [Optimiser(net[name], "adam", self.scheduled(rate), self.weight_decay) for name, rate in rates.items()]
+        parts.append(Optimiser(net["temperature"], "adam", self.scheduled(self.learning_rate)))
+        return (Stage(self.steps, self.stage_loss, tuple(parts), clip=self.clip, ema=self.ema, after=self._follow),)
 
     def loss(self, net: Any, batch: Batch) -> dict[str, Tensor]:
         step = Transitions.of(net, batch)

@@ -19,7 +19,6 @@ from retrodict.roles import Batch
 from retrodict.systems.actions.offline import OfflineLearner
 from retrodict.systems.contract import Card, Spec
 from retrodict.training.optimisers import Optimiser
-from retrodict.training.schedules import schedule
 from retrodict.training.stage import Stage
 from retrodict.trajectories import Recordings, Window
 from retrodict.trajectories.features import ACTION, REWARD, STATE, WEIGHT
@@ -128,9 +127,10 @@ class DecisionTransformer(OfflineLearner):
         self._memory = None
 
     def stages(self, net: Any) -> tuple[Stage, ...]:
-        rate = schedule(self.decay, self.learning_rate, 0.0, self.steps, min(self.warmup, self.steps))
+        rate = self.scheduled(self.learning_rate)
         body = Optimiser(net["decision"], rate=rate, weight_decay=self.weight_decay, clip=self.clip)
-        return (Stage(self.steps, self.stage_loss, (body, Optimiser(net["temperature"], "adam", self.learning_rate))),)
+        temperature = Optimiser(net["temperature"], "adam", self.learning_rate)
+        return (Stage(self.steps, self.stage_loss, (body, temperature), ema=self.ema),)
 
     def loss(self, net: Any, batch: Batch) -> dict[str, Tensor]:
         action, valid = net["actions"](batch[ACTION].float()), batch["mask"]

@@ -62,8 +62,9 @@ class TD3BC(TransitionLearner):
         return net
 
     def stages(self, net: Any) -> tuple[Stage, ...]:
-        parts = (Optimiser(net[name], "adam", self.learning_rate) for name in ("critic", "actor"))
-        return (Stage(self.steps, self.stage_loss, tuple(parts), after=self._follow),)
+        rate = self.scheduled(self.learning_rate)
+        parts = (Optimiser(net[name], "adam", rate, self.weight_decay) for name in ("critic", "actor"))
+        return (Stage(self.steps, self.stage_loss, tuple(parts), clip=self.clip, ema=self.ema, after=self._follow),)
 
     def loss(self, net: Any, batch: Batch) -> dict[str, Tensor]:
         step = Transitions.of(net, batch)

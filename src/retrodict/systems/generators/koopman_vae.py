@@ -24,7 +24,6 @@ from retrodict.systems.gradient import GradientSystem
 from retrodict.systems.series import whole_steps
 from retrodict.training.optimisers import Optimiser
 from retrodict.training.run import Run
-from retrodict.training.schedules import schedule
 from retrodict.training.stage import Stage
 from retrodict.trajectories import Episode, Recordings, Window, Windows
 from retrodict.trajectories.features import STATE
@@ -166,8 +165,7 @@ class KoopmanVAE(GradientSystem, Generator, Encoder, Law):
         return recordings.windows(self.window(self.spec_), self.batch, seed=self.seed, order=order, where=begins)
 
     def stages(self, net: Any) -> tuple[Stage, ...]:
-        rate = schedule(self.decay, self.learning_rate, 0.0, self.steps, min(self.warmup, self.steps))
-        optimiser = Optimiser(kind="adam", rate=rate, weight_decay=self.weight_decay)
+        optimiser = Optimiser(kind="adam", rate=self.scheduled(self.learning_rate), weight_decay=self.weight_decay)
         return (Stage(self.steps, self.stage_loss, (optimiser,), clip=self.clip, ema=self.ema),)
 
     def loss(self, net: Any, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -32,7 +32,6 @@ from retrodict.training.augment import Augment, Shift
 from retrodict.training.loop import train
 from retrodict.training.optimisers import Optimiser
 from retrodict.training.run import Run
-from retrodict.training.schedules import schedule
 from retrodict.training.stage import Stage
 from retrodict.trajectories import ActionSpace, Discrete, Recordings, Span, Window
 from retrodict.trajectories.features import ACTION, STATE, TASK
@@ -273,7 +272,7 @@ class SeerLearning(CameraSystem):
     def _stage(self, net: SeerNet, steps: int, rate: float) -> Stage:
         """AdamW on everything; what says how sure it is learns apart, or its large gradient would eat up the clip."""
         how: dict[str, Any] = {
-            "rate": schedule(self.decay, rate, 0.0, steps, min(self.warmup, steps)),
+            "rate": self.scheduled(rate, steps),
             "weight_decay": self.weight_decay,
         }
         rest = [parameter for name, parameter in net.named_parameters() if not name.startswith("sure.")]

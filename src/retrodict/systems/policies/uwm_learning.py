@@ -179,13 +179,13 @@ class VideoAndActions(JointDiffusion):
         draws = (Optimiser(net["codec"], rate=rate),)
         codec = Stage(self.codec_steps, codec_loss, draws, clip=1.0, augment=_as_recorded, name="codec")
         (stage,) = super().stages(net)
-        assert self._training is not None
         moved = tuple(replace(optimiser, parameters=but_codec(net)) for optimiser in stage.optimisers)
-        return (codec, replace(stage, optimisers=moved, batches=Later(partial(self._begin, net, self._training))))
+        return (codec, replace(stage, optimisers=moved, batches=Later(partial(self._begin, net))))
 
-    def _begin(self, net: Any, recordings: Recordings) -> Windows:
+    def _begin(self, net: Any) -> Windows:
         """What the stage after the codec's reads; takes the scale of what keypoints do."""
-        read = self.reader_of_keypoints(net, recordings)
+        assert self._training is not None
+        read = self.reader_of_keypoints(net, self._training)
         places = [torch.from_numpy(np.asarray(episode[PLACES])) for episode in read.recordings]
         steps = torch.cat([place[self.every :] - place[: -self.every] for place in places])
         net["reach"].fit(steps.view(-1, *net["reach"].shape))

@@ -22,7 +22,6 @@ from retrodict.systems.drawn_chunks import DrawnChunks
 from retrodict.systems.looking import CODE, code_of, codes_of, require_encoder, single, width_of, with_codes
 from retrodict.systems.supervision import continuous_space, recorded_actions
 from retrodict.training.optimisers import Optimiser
-from retrodict.training.schedules import schedule
 from retrodict.training.stage import Batches, Stage
 from retrodict.trajectories import Recordings, Span, Window
 from retrodict.trajectories.features import ACTION
@@ -185,7 +184,7 @@ class VQBeT(DrawnChunks):
         self.net_["scale"].fit(actions)
 
     def stages(self, net: Any) -> tuple[Stage, ...]:
-        rate = schedule(self.decay, self.learning_rate, 0.0, self.steps, min(self.warmup, self.steps))
+        rate = self.scheduled(self.learning_rate)
         tokens = Optimiser(net["tokens"], rate=self.learning_rate)
         behavior = Optimiser(net["behavior"], rate=rate, weight_decay=self.weight_decay)
         return (

@@ -23,7 +23,6 @@ from retrodict.systems.frames import FrameSystem
 from retrodict.training.ema import EMA
 from retrodict.training.optimisers import Optimiser
 from retrodict.training.run import Run
-from retrodict.training.schedules import schedule
 from retrodict.training.stage import Stage
 from retrodict.training.watching import CollapseAlarm
 from retrodict.trajectories import Recordings, Window
@@ -187,7 +186,7 @@ class DynaMo(FrameSystem, InverseModel, ForwardModel):
         return 1 - 0.5 * (1 + math.cos(math.pi * step / self.steps)) * (1 - self.teacher)
 
     def stages(self, net: Any) -> tuple[Stage, ...]:
-        rate = schedule(self.decay, self.learning_rate, 0.0, self.steps, min(self.warmup, self.steps))
+        rate = self.scheduled(self.learning_rate)
         moved = [
             Optimiser(net[name], rate=rate, weight_decay=self.weight_decay, clip=self.module_clip)
             for name in ("encoder", "inverse", "foresight")
