@@ -14,7 +14,7 @@ from retrodict.labelling import CannotPromise, Labelled, label
 from retrodict.labelling.job import model_hash
 from retrodict.labelling.shards import Shards
 from retrodict.metrics import Rightness
-from retrodict.trajectories import from_arrays
+from retrodict.trajectories import Feature, from_arrays
 from retrodict.trajectories.features import RUNS
 from retrodict.trajectories.stores import lerobot
 from retrodict.trajectories.stores.lerobot.labels import FROM_EPISODE, FROM_FRAME
@@ -54,6 +54,30 @@ def test_episodes_without_actions_get_them_and_recorded_ones_stay(toy):
     record = labelled.meta[RUNS][0]
     assert (record["model"], record["hash"]) == ("toy-inverse", model_hash(toy))
     assert record["calibration"]["episodes"] == 4
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_steps_whose_action_is_marked_missing_get_one_too(toy, tmp_path, on_disk):
+    recordings, truth = play()
+    there = [np.arange(e.length) % 3 != 1 if i in (4, 5) else np.ones(e.length, bool) for i, e in enumerate(recordings)]
+    marked = recordings.with_column(
+        "valid.action", [seen[:, None] for seen in there[:6]] + [None] * 6, Feature("bool", (1,))
+    ).with_column(
+        "action",
+        [np.where(seen[:, None], action, np.nan) for seen, action in zip(there, truth, strict=True)][:6] + [None] * 6,
+        recordings.features["action"],
+    )
+    labelled = label(marked, toy, out=tmp_path / "out" if on_disk else None)
+    assert "valid.action" not in labelled.features
+    for i in (4, 5):
+        episode, seen = labelled[i], there[i]
+        np.testing.assert_array_equal(episode["action"][seen], truth[i][seen])
+        assert np.isfinite(episode["action"]).all()
+        np.testing.assert_array_equal(np.asarray(episode[SOURCE]).reshape(-1), np.where(seen, 0, 1))
+        assert (np.asarray(episode[CONFIDENCE]).reshape(-1)[seen] == 1).all()
+        assert (np.asarray(episode[CONFIDENCE]).reshape(-1)[~seen] < 1).all()
+    assert (labelled.summary.recorded, labelled.summary.labelled) == (4, 8)
+    assert labelled.summary.steps == sum(e.length for e in recordings.episodes[6:]) + sum(int((~there[i]).sum()) for i in (4, 5))
 
 
 def test_confidences_come_out_calibrated(toy):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import torch
 
 from retrodict.errors import DataError
@@ -17,7 +18,7 @@ from retrodict.labelling.heldout import held_out, used_up
 from retrodict.labelling.shards import Shards
 from retrodict.roles import InverseModel
 from retrodict.systems import System, roles_of
-from retrodict.trajectories import ActionSpace, Recordings
+from retrodict.trajectories import ActionSpace, Episode, Recordings
 from retrodict.trajectories.alignment import check_alignment
 from retrodict.trajectories.features import ACTION
 from retrodict.trajectories.fingerprint import fingerprint
@@ -127,11 +128,16 @@ def prepare(
 
 
 def unlabelled(recordings: Recordings) -> tuple[int, ...]:
-    """Positions of the episodes without actions; raises DataError where there is none."""
-    targets = tuple(i for i, episode in enumerate(recordings) if ACTION not in episode)
+    """Positions of the episodes that lack actions, all or some; raises DataError where there is none."""
+    targets = tuple(i for i, episode in enumerate(recordings) if lacking(episode).any())
     if not targets:
         raise DataError(f"all {len(recordings)} episodes carry actions already; there is nothing to label.")
     return targets
+
+
+def lacking(episode: Episode) -> np.ndarray:
+    """Which steps (T,) of an episode have no action, or one that is marked as missing (`valid.action`)."""
+    return ~episode.there(ACTION) if ACTION in episode else np.ones(episode.length, bool)
 
 
 def model_hash(model: System) -> str:

@@ -22,11 +22,11 @@ from retrodict.labelling.conformal import CannotPromise, Promise, control
 from retrodict.labelling.emission import with_labels
 from retrodict.labelling.heldout import Judgement, judge, used_up
 from retrodict.labelling.infer import Inference, infer
-from retrodict.labelling.job import Job, prepare
+from retrodict.labelling.job import Job, lacking, prepare
 from retrodict.labelling.shift import portrait, shifted
 from retrodict.labelling.summary import BINS, Labelled, Summary, finite
 from retrodict.systems import System
-from retrodict.trajectories import Recordings
+from retrodict.trajectories import Episode, Recordings
 from retrodict.trajectories.features import ACTION, CONFIDENCE, INFERRED, RECORDED, RUNS, SOURCE
 from retrodict.trajectories.stores import lerobot
 from retrodict.trajectories.stores.lerobot.labels import Emit, EpisodeLabels
@@ -47,7 +47,9 @@ def label(
     progress: bool = True,
     overwrite: bool = False,
 ) -> Labelled:
-    """Give every episode that lacks `action` inferred ones, each with a calibrated confidence; recorded actions stay.
+    """Give every step that lacks an action an inferred one with a calibrated confidence; recorded actions stay.
+
+    An action is lacking where the episode has no `action`, and where `valid.action` marks it as missing.
 
     Args:
         recordings: what to label; the episodes of it that carry actions and that the model neither learned from nor was judged
@@ -121,15 +123,12 @@ class _Labels(Sequence[EpisodeLabels]):
     def __getitem__(self, position: Any) -> Any:
         episode = self.job.recordings[position]
         if position not in self._number:
-            return EpisodeLabels(
-                action=np.asarray(episode[ACTION], np.float32).reshape(episode.length, -1),
-                confidence=_column(episode, CONFIDENCE, 1.0),
-                source=_column(episode, SOURCE, RECORDED),
-            )
+            return _given(episode)
         inference = self.inference(position)
         confidence = np.where(inference.seen, self.calibrator(inference.confidence), 0).astype(np.float32)
         source = np.full(episode.length, INFERRED)
-        return EpisodeLabels(inference.action, confidence, source, self._weight(inference, confidence))
+        labels = EpisodeLabels(inference.action, confidence, source, self._weight(inference, confidence))
+        return _filled(_given(episode), labels, lacking(episode)) if ACTION in episode else labels
 
     def inference(self, position: int) -> Inference:
         return self.job.shards.get(TARGET, self._number[position])[0]
@@ -139,6 +138,25 @@ class _Labels(Sequence[EpisodeLabels]):
         if self.promise is not None:
             return (inference.seen & (inference.confidence > self.promise.threshold)).astype(np.float32)
         return {"all": None, "weight": confidence, "split": inference.seen.astype(np.float32)}[self.job.emit]
+
+
+def _given(episode: Episode) -> EpisodeLabels:
+    """The actions that an episode has, with what was said of them."""
+    return EpisodeLabels(
+        action=np.asarray(episode[ACTION], np.float32).reshape(episode.length, -1),
+        confidence=_column(episode, CONFIDENCE, 1.0),
+        source=_column(episode, SOURCE, RECORDED),
+    )
+
+
+def _filled(given: EpisodeLabels, inferred: EpisodeLabels, lacking: np.ndarray) -> EpisodeLabels:
+    """What was given, and where that is lacking (T,) what was inferred."""
+    return EpisodeLabels(
+        action=np.where(lacking[:, None], inferred.action, given.action),
+        confidence=np.where(lacking, inferred.confidence, given.confidence),
+        source=np.where(lacking, inferred.source, given.source),
+        weight=None if inferred.weight is None else np.where(lacking, inferred.weight, 1.0).astype(np.float32),
+    )
 
 
 def _column(episode: Any, name: str, default: float) -> np.ndarray:
@@ -211,11 +229,12 @@ def _summary(
     doubt = 0.0
     for position in job.targets:
         made: EpisodeLabels = labels[position]
-        seen = labels.inference(position).seen
-        sure = seen if promise is None else np.asarray(made.weight) > 0
+        told = lacking(job.recordings[position])
+        seen, confidence = labels.inference(position).seen[told], made.confidence[told]
+        sure = seen if promise is None else np.asarray(made.weight)[told] > 0
         steps, guessed, kept = steps + len(seen), guessed + int((~seen).sum()), kept + int(sure.sum())
-        doubt += float((1 - made.confidence[sure]).sum())
-        histogram += np.bincount(np.minimum((made.confidence * BINS).astype(int), BINS - 1), minlength=BINS)
+        doubt += float((1 - confidence[sure]).sum())
+        histogram += np.bincount(np.minimum((confidence * BINS).astype(int), BINS - 1), minlength=BINS)
     return Summary(
         model=f"{job.model.card.slug} ({job.hash[:8]})",
         actions=job.actions,
