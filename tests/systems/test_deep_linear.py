@@ -163,6 +163,8 @@ def test_starts_at_zero_and_beyond_the_target_are_allowed(digits):
     above = rd.DeepLinear(whiten=True, components=30, begin=1.0).fit(digits)
     assert np.isfinite(above.curve([0, 10, 1e5])).all()
     assert above.curve([1e5])[0] == pytest.approx(above.strengths_.numpy())
+    assert (above.half_times() == 0).all()
+    assert "never learned" not in " ".join(above.analyse(digits).findings)
 
 
 def test_classes_that_the_fit_did_not_see_are_named(digits, theory):

@@ -176,8 +176,9 @@ class DeepLinear(System, Analysis, Law, Encoder):
     def half_times(self) -> np.ndarray:
         """Steps (r,) until each mode has half its strength; inf where it begins at 0 and so stays, 0 where it began beyond."""
         self.check_fitted()
-        strengths = self.strengths_.cpu().numpy()
-        return growth_time(strengths / 2, strengths, self.starts_.cpu(), self.depth, 1 / self.rate)
+        strengths, starts = self.strengths_.cpu().numpy(), self.starts_.cpu().numpy()
+        took = growth_time(strengths / 2, strengths, starts, self.depth, 1 / self.rate)
+        return np.where(starts >= strengths / 2, 0.0, took)
 
     def escape_order(self) -> np.ndarray:
         """Indices of the modes in the order in which they leave their plateau."""
