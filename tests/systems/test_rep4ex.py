@@ -74,6 +74,14 @@ def test_actions_far_off_are_warned_of_and_withheld_unless_forced(fitted):
     with pytest.warns(UserWarning, match="nothing was seen"):
         forced = fitted.predict_outcome(np.array([[9.0, 9.0]], np.float32), force=True)
     assert torch.isfinite(forced.outcome).all()
+    far = {"action": torch.full((3, 2), 9.0)}
+    with pytest.warns(UserWarning, match="those of 3 are withheld as NaN"):
+        assert torch.isnan(fitted.sample(3, far)["label.outcome"]).all()
+    seen = torch.from_numpy(GAME.observe(np.zeros((3, 2)))["observation__state"])[:, None]
+    with pytest.warns(UserWarning, match="those of 3 are withheld as NaN"):
+        made = fitted.intervene({"observation.state": seen, "action": torch.zeros(3, 1, 2)}, far)
+    assert torch.isnan(made["label.outcome"]).all()
+    assert torch.isfinite(made["observation.state"]).all()
 
 
 def test_another_action_is_seen_as_the_world_would_show_it(fitted):

@@ -24,6 +24,8 @@ from retrodict.trajectories.normalise import Normaliser
 STEPS, BATCH, HELD = 2000, 512, 0.1
 DRAWS = 4000
 """Residuals over which an effect is averaged."""
+PROBED = 500
+"""Residuals with which it is told how much of an action's codes lie where codes were seen."""
 KEYS, NEIGHBOURS, WITHIN = 4000, 5, 0.99
 """Codes that stand for the training cloud; a point is inside where its neighbours are no farther than for this share of them."""
 
@@ -131,12 +133,17 @@ class ControlFunction:
         if self.additive is None:
             raise DataError("no outcome was recorded, so none can be predicted; fit on recordings with label.outcome.")
         rest = self.residuals[:: max(len(self.residuals) // DRAWS, 1)]
-        outcome, overlap = [], []
-        for action in actions.to(self.matrix):
-            z = self.alpha + action @ self.matrix + rest
-            outcome.append(self.additive.of_code(z).mean() + self.level)
-            overlap.append(self.inside(z[:: max(len(z) // 500, 1)]).float().mean())
-        return Effect(torch.stack(outcome), torch.stack(overlap))
+        codes = (self.alpha + action @ self.matrix + rest for action in actions.to(self.matrix))
+        outcome = [self.additive.of_code(z).mean() + self.level for z in codes]
+        return Effect(torch.stack(outcome), self.overlap(actions))
+
+    @torch.no_grad()
+    def overlap(self, actions: Tensor) -> Tensor:
+        """The share (m,) of the codes that actions (m, k) lead to which lie where codes were seen."""
+        rest = self.residuals[:: max(len(self.residuals) // PROBED, 1)]
+        asked, place = torch.unique(actions.to(self.matrix), dim=0, return_inverse=True)
+        shares = [self.inside(self.alpha + action @ self.matrix + rest).float().mean() for action in asked]
+        return torch.stack(shares)[place]
 
     def inside(self, codes: Tensor) -> Tensor:
         """Whether codes (n, d) lie where codes were seen, (n,) bool."""

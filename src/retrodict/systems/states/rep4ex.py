@@ -248,16 +248,7 @@ class Rep4Ex(GradientSystem, Encoder, ForwardModel, Generator):
         if asked.ndim != 2 or asked.shape[1] != len(self.control_.matrix) or not torch.isfinite(asked).all():
             raise DataError(f"rep4ex: finite actions (m, {len(self.control_.matrix)}) are expected, got {list(asked.shape)}.")
         outcome, overlap = self.control_.effect(asked)
-        if (overlap < FAINT).any():
-            low = int((overlap < FAINT).sum())
-            warnings.warn(
-                f"rep4ex: {low} of {len(asked)} actions lead mostly to where nothing was seen (overlap down to "
-                f"{float(overlap.min()):.2f}); trust their outcomes less.",
-                stacklevel=2,
-            )
-        if not force:
-            outcome = torch.where(overlap < THIN, torch.nan, outcome)
-        return Effect(outcome, overlap)
+        return Effect(_withheld(outcome, overlap, force), overlap)
 
     def linearity(self, recordings: Recordings) -> float:
         """p-value of E[code | action] being linear on recordings that did not teach it; small where the constraint is not met."""
@@ -291,7 +282,10 @@ class Rep4Ex(GradientSystem, Encoder, ForwardModel, Generator):
         return Prediction({name: seen[:, None].expand(-1, samples, *seen.shape[1:])})
 
     def intervene(self, window: Batch, do: Mapping[str, Tensor]) -> Batch:
-        """The trials (B, 1, ...) under other actions, `do={"action": (B, k)}`: observation, action, outcome where learned."""
+        """The trials (B, 1, ...) under other actions, `do={"action": (B, k)}`: observation, action, outcome where learned.
+
+        Outcomes are withheld (NaN) as in `predict_outcome`, with the same warning.
+        """
         if set(do) != {ACTION}:
             raise DataError(f"rep4ex intervenes on {ACTION!r} only, got {', '.join(do) or 'nothing'}.")
         name = self._name
@@ -307,13 +301,14 @@ class Rep4Ex(GradientSystem, Encoder, ForwardModel, Generator):
         taken = window[ACTION][:, -1].to(before)
         rest = before - self.control_.alpha - taken @ self.control_.matrix
         code = before + (action[:, 0] - taken) @ self.control_.matrix
-        return {OUTCOME: self.control_.additive.expected(code, rest)[:, None, None]}
+        outcome = self.control_.additive.expected(code, rest)
+        return {OUTCOME: _withheld(outcome, self.control_.overlap(action[:, 0]))[:, None, None]}
 
     @torch.no_grad()
     def sample(self, n: int, given: Batch | None = None) -> Batch:
         """Trials (n, 1, ...) at actions `given` as {"action": (n, k)}, or drawn from those tried; all else is drawn.
 
-        Raises DataError for actions of another shape.
+        Outcomes of given actions are withheld (NaN) as in `predict_outcome`. Raises DataError for actions of another shape.
         """
         self.check_fitted()
         control = self.control_
@@ -324,7 +319,11 @@ class Rep4Ex(GradientSystem, Encoder, ForwardModel, Generator):
         rest = control.residuals[drawn[1]]
         code = control.alpha + action @ control.matrix + rest
         made = {self._name: self._decoded(code[:, None]), ACTION: action[:, None]}
-        return made if control.additive is None else {**made, OUTCOME: control.additive.expected(code, rest)[:, None, None]}
+        if control.additive is not None:
+            outcome = control.additive.expected(code, rest)
+            outcome = outcome if given is None else _withheld(outcome, control.overlap(action))
+            made[OUTCOME] = outcome[:, None, None]
+        return made
 
     def _decoded(self, codes: Tensor) -> Tensor:
         """Codes (B, T, latent) -> observations (B, T, *shape), camera frames uint8 (C, H, W)."""
@@ -345,3 +344,16 @@ class Rep4Ex(GradientSystem, Encoder, ForwardModel, Generator):
         control = {name.removeprefix("control."): value for name, value in tensors.items() if name.startswith("control.")}
         super().restore({name: value for name, value in tensors.items() if not name.startswith("control.")}, about)
         self.control_ = ControlFunction.restored(control, self.confounded, self.torch_device)
+
+
+def _withheld(outcome: Tensor, overlap: Tensor, force: bool = False) -> Tensor:
+    """Outcomes (m,) of actions, of whose codes this share (m,) was seen: NaN where that is thin, with a warning."""
+    if (faint := overlap < FAINT).any():
+        thin = int((overlap < THIN).sum())
+        withheld = f"; those of {thin} are withheld as NaN (predict_outcome gives them with force=True)"
+        warnings.warn(
+            f"rep4ex: {int(faint.sum())} of {len(overlap)} actions lead mostly to where nothing was seen (overlap down to "
+            f"{float(overlap.min()):.2f}): trust their outcomes less{withheld if thin and not force else ''}.",
+            stacklevel=3,
+        )
+    return outcome if force else torch.where(overlap < THIN, torch.nan, outcome)
