@@ -73,3 +73,12 @@ def test_what_is_affine_is_seen_as_such():
     latent = np.random.default_rng(0).normal(size=(500, 2))
     assert affine(latent @ [[2.0, 1.0], [0.0, -3.0]] + 7, latent) == pytest.approx(1.0)
     assert affine(latent**2, latent) < 0.1
+
+
+def test_the_table_tells_the_errors_that_nothing_is_judged_by():
+    (table,) = EXPERIMENT.tables(GOOD)
+    assert table.columns[1:] == tuple(BANDS)
+    assert [number.value for number in table.rows["swirl: rep4ex"]] == pytest.approx([0.3] * 3)
+    assert [number.value for number in table.rows["swirl: MLP"]] == pytest.approx([0.3, 1.0, 1.0])
+    assert len(table.rows) == 3 * 4
+    assert EXPERIMENT.tables({}) == []

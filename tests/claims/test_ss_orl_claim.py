@@ -13,7 +13,8 @@ def numbers(**returns):
     """What arms would have measured, given S of each; 0 and 1 are returns of 1000 and 3000."""
     made = {}
     for world in RUNNERS:
-        inverse = {seed: {"outside": {"mse": 0.01, "variance": 0.2}} for seed in range(3)}
+        error = {"mse": 0.01, "variance": 0.2, "saturated": 0.1, "right sign where saturated": 0.99}
+        inverse = {seed: {"inside": {**error, "mse": 0.004}, "outside": error} for seed in range(3)}
         made[f"{world} inverse k=1 share=0.1"] = inverse
         scores = {"few": 0.0, "all": 1.0, "shuffled": 0.1, "cloned": 0.5}
         scores |= {f"proxy k={k} share=0.1": 0.95 for k in PASTS} | {f"proxy k=1 share={share:g}": 0.95 for share in SHARES}
@@ -69,9 +70,11 @@ def test_every_line_of_the_acceptance_is_judged_and_can_fail():
 
 
 def test_the_table_tells_every_relative_return():
-    (table,) = EXPERIMENT.tables(numbers(**{"dt proxy": 0.3}))
-    assert len(table.rows) == 2 * (6 + 2) + 2
-    assert table.rows["cheetah dt proxy"][0].value == pytest.approx(0.3)
+    relatives, returns, errors = EXPERIMENT.tables(numbers(**{"dt proxy": 0.3}))
+    assert len(relatives.rows) == 2 * (6 + 2) + 2
+    assert relatives.rows["cheetah dt proxy"][0].value == pytest.approx(0.3)
+    assert returns.rows["cheetah dt proxy"][0].value == pytest.approx(1600)
+    assert [number.value for number in errors.rows["hopper k=1 share=0.1"]] == pytest.approx([0.02, 0.05, 0.1, 0.99])
     assert EXPERIMENT.tables({}) == []
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from retrodict.claims.baselines.outcome_regression import outcome_regression
-from retrodict.claims.experiment import Check, Experiment, Measured
+from retrodict.claims.experiment import Check, Experiment, Measured, Number, Table
 from retrodict.metrics import interval, paired
 from retrodict.systems.states.control_function import ControlFunction
 from retrodict.systems.states.rep4ex import OUTCOME, Rep4Ex
@@ -69,6 +69,19 @@ class Rep4ExExperiment(Experiment):
             seeds = [s for s in still[0] or {} if s in (still[1] or {})]
             made.append(_vanishes(*([(arm or {})[s]["R2"] for s in seeds] for arm in still)))
         return made
+
+    def tables(self, measured: Mapping[str, Mapping[int, Measured]]) -> Sequence[Table]:
+        """Every error of extrapolation, those of the swirled mixing too, on which nothing is judged."""
+        shown = (("rep4ex", "errors"), ("autoencoder", "errors"), ("references", "MLP"), ("references", "oracle"))
+        rows = {}
+        for world in WORLDS:
+            for arm, key in shown:
+                runs = measured.get(f"{world}: {arm}", {}).values()
+                if runs:
+                    name = f"{world}: {arm if key == 'errors' else key}"
+                    rows[name] = [Number.of(interval([run[key][band] for run in runs])) for band in BANDS]
+        title = "Root mean square error of E[Y | do(a)] by how far the action lies beyond those tried"
+        return [Table(title, ("model", *BANDS), rows)] if rows else []
 
 
 # ---- arms ---------------------------------------------------------------------------------------------------------------------
