@@ -262,6 +262,10 @@ def test_windows_that_do_not_fit_are_refused():
 def test_collapse_and_growth_are_warned_of():
     with pytest.warns(UserWarning, match="lower w_kl"):
         model = KoopmanVAE(**SMALL, w_kl=1e4).fit(recorded(sines()))
+    rng = np.random.default_rng(0)  # a profile in common, which a decoder without latent reproduces
+    common = [np.sin(rng.uniform(0.3, 0.4) * np.arange(8) + rng.uniform(0.2, 0.4))[:, None] for _ in range(40)]
+    with pytest.warns(UserWarning, match="lower w_kl"):
+        KoopmanVAE(**{**SMALL, "steps": 200, "learning_rate": 1e-2}, w_kl=1e3).fit(recorded(common))
     model.net_.operator.copy_(1.2 * torch.eye(4))
     with pytest.warns(UserWarning, match=r"modulus 1\.20"):
         model.sample(2, length=50)
