@@ -189,6 +189,13 @@ def test_without_outcomes_the_code_is_learned_alone(trials):
     assert "label.outcome" not in model.sample(2)
     with pytest.raises(DataError, match="no outcome was recorded"):
         model.predict_outcome(np.zeros((1, 2)))
+    there = np.arange(4000)[:, None] != 7
+    marked = trials.with_column("valid.label.outcome", [there], rd.Feature("bool", (1,)))
+    with pytest.warns(UserWarning, match="some trials lack 'label.outcome'"):
+        assert "label.outcome" not in rd.Rep4Ex(steps=5, batch=64, width=16, outcome_steps=5).fit(marked).sample(2)
+    two = trials.with_column("label.outcome", [np.zeros((4000, 2), np.float32)], rd.Feature("float32", (2,)))
+    with pytest.raises(DataError, match=r"foretells one number; 'label.outcome' has \[2\]"):
+        rd.Rep4Ex(steps=5).fit(two)
 
 
 def test_what_cannot_be_asked_is_refused(fitted):

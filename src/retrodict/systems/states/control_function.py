@@ -131,7 +131,9 @@ class ControlFunction:
         Raises DataError where no outcome was learned.
         """
         if self.additive is None:
-            raise DataError("no outcome was recorded, so none can be predicted; fit on recordings with label.outcome.")
+            raise DataError(
+                "no outcome was recorded of every trial, so none can be predicted; fit on trials that all have label.outcome."
+            )
         rest = self.residuals[:: max(len(self.residuals) // DRAWS, 1)]
         codes = (self.alpha + action @ self.matrix + rest for action in actions.to(self.matrix))
         outcome = [self.additive.of_code(z).mean() + self.level for z in codes]

@@ -140,6 +140,8 @@ class Rep4Ex(GradientSystem, Encoder, ForwardModel, Generator):
     def build(self, spec: Spec) -> nn.Module:
         feature = spec.features[self._observed(spec)]
         assert spec.actions is not None
+        if OUTCOME in spec.features and int(np.prod(spec.features[OUTCOME].shape)) != 1:
+            raise DataError(f"rep4ex foretells one number; {OUTCOME!r} has {list(spec.features[OUTCOME].shape)}: keep one.")
         if feature.is_visual:
             height, width = self.image_size or feature.shape[:2]
             if height % 4 or width % 4:
@@ -197,6 +199,11 @@ class Rep4Ex(GradientSystem, Encoder, ForwardModel, Generator):
     def learn(self, recordings: Recordings, world: Any, validation: Recordings | None, run: Run) -> None:
         super().learn(recordings, world, validation, run)
         trials = self._trials(recordings)
+        if OUTCOME in self.spec_.features and OUTCOME not in trials:
+            warnings.warn(
+                f"rep4ex: some trials lack {OUTCOME!r}, so none is foretold; leave these trials out to learn from the others.",
+                stacklevel=3,
+            )
         self.control_ = ControlFunction.fit(
             trials["code"],
             trials[ACTION],
