@@ -65,3 +65,10 @@ def test_pendulums_turn_at_the_frequency_that_is_said_of_them():
     quarter = (np.argmax(clean[..., 0] < 0, 1) - 0.5).astype(float)  # steps from the turning point to the bottom, about
     fast = quarter[quarter > 0]
     assert np.mean(np.pi / 2 / fast) == pytest.approx(pendulum_frequency(200, 3), rel=0.1)
+
+
+def test_gains_are_paired_by_seed():
+    measured = {"normalised": {1: {"linearity": 0.5}}, "no penalty": {0: {"linearity": 0.1}, 1: {"linearity": 0.4}}}
+    (check,) = (c for c in EXPERIMENT.checks(measured, False) if c.name.startswith("normalised"))
+    assert check.value == pytest.approx(0.1)
+    assert not check.holds
