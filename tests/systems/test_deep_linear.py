@@ -124,6 +124,15 @@ def test_too_small_a_rank_is_named():
         rd.DeepLinear(whiten=True).fit(samples(X[:3], label__class=CLASSES[:3]))
 
 
+def test_components_made_of_rounding_are_not_whitened():
+    flat = (np.hstack([X, X[:, :1] + X[:, 1:2]]) + 100).astype(np.float32)
+    with pytest.raises(DataError, match="rank 4"):
+        rd.DeepLinear(whiten=True).fit(samples(flat, label__class=CLASSES))
+    assert rd.DeepLinear(whiten=True, components=4).fit(samples(flat, label__class=CLASSES)).is_fitted
+    small = (X * [1, 1, 1, 1e-4]).astype(np.float32)
+    assert rd.DeepLinear(whiten=True).fit(samples(small, label__class=CLASSES)).is_fitted, "small is not rounding"
+
+
 def test_modes_that_are_rounding_are_dropped():
     y = np.hstack([X[:, :1], X[:, :1]]) - X[:, :1].mean()
     theory = rd.DeepLinear(whiten=True, target="label.value").fit(samples(X, label__value=y))
@@ -188,6 +197,8 @@ def test_runs_of_other_networks_are_refused(theory, run, said):
 def test_hyperparameters_out_of_range_are_refused(digits):
     with pytest.raises(DataError, match="depth >= 1"):
         rd.DeepLinear(depth=0, whiten=True).fit(digits)
+    with pytest.raises(DataError, match="components of at least 0, got 0 and -1"):
+        rd.DeepLinear(whiten=True, components=-1).fit(digits)
 
 
 def test_what_it_learned_survives_saving(theory, tmp_path):

@@ -152,10 +152,30 @@ def test_an_uneven_clock_is_read_by_time():
     uneven = from_arrays([{STATE: series[kept], "timestamp": kept / 10.0}])
     with pytest.raises(DataError, match="uneven clock"):
         KoopmanVAE(**SMALL).fit(uneven)
+    with pytest.raises(DataError, match="begins at step 0 lacks some"):
+        KoopmanVAE(**SMALL, every=0.1).fit(uneven)
     model = KoopmanVAE(**SMALL, irregular=True, every=0.1).fit(uneven)
     batch = uneven.windows(model.reads, 1, order="sequence").at(0)
     assert batch["mask"][0].tolist() == [True, True, True, False, True, True, False, True]
     assert model.encode(batch).shape == (1, 8, 4)
+
+
+def test_windows_of_which_too_little_was_seen_are_left_out():
+    series = np.concatenate(sines(4))
+    series[5:20] = np.nan
+    holed = from_arrays([{STATE: series}], fps=10)
+    model = KoopmanVAE(**SMALL, irregular=True).fit(holed)
+    read = torch.cat([batch["mask"] & batch[STATE].isfinite().all(-1) for batch in model._windows(holed, "sequence")])
+    assert len(read) == 4 * 8 - 7 - 10, "those that begin at rows 4 to 13 hold one step or none"
+    assert (read.sum(1) >= 2).all()
+    assert len(model._apart(holed)[0]) == 3, "of the four windows that share no step, the second begins among what is missing"
+
+
+def test_an_uneven_clock_without_gaps_is_read_as_a_regular_series():
+    jittered = np.arange(40) / 10 + np.random.default_rng(0).uniform(-0.02, 0.02, 40)
+    even = from_arrays([{STATE: np.concatenate(sines(5)), "timestamp": jittered}])
+    model = KoopmanVAE(**SMALL, every=0.1).fit(even)
+    assert model.encode(even.windows(model.reads, 4, order="sequence").at(0)).shape == (4, 8, 4)
 
 
 def test_codes_are_certified_on_windows_put_aside():

@@ -170,10 +170,18 @@ def test_actions_that_do_not_vary_apart_are_refused(trials):
         rd.Rep4Ex(**SMALL).fit(trials.with_column("action", [np.column_stack([action[:, 0], 2 * action[:, 0]])]))
 
 
-def test_a_latent_that_actions_do_not_reach_is_named():
+def test_actions_of_two_values_are_refused(trials):
+    action = np.asarray(trials[0]["action"])
+    two = np.column_stack([action[:, 0], np.where(action[:, 1] > 0, 0.5, -0.5)]).astype(np.float32)
+    with pytest.raises(DataError, match=r"number 1 takes two values only \(-0.5, 0.5\)"):
+        rd.Rep4Ex(**SMALL).fit(trials.with_column("action", [two]))
+
+
+@pytest.mark.parametrize("n", [1000, 3000])
+def test_a_latent_that_actions_do_not_reach_is_named(n):
     rng = np.random.default_rng(0)
-    action = rng.uniform(-1, 1, (3000, 2)).astype(np.float32)
-    state = np.column_stack([action[:, 0] + 0.05 * rng.normal(size=3000), rng.normal(size=3000)]).astype(np.float32)
+    action = rng.uniform(-1, 1, (n, 2)).astype(np.float32)
+    state = np.column_stack([action[:, 0] + 0.05 * rng.normal(size=n), rng.normal(size=n)]).astype(np.float32)
     with pytest.raises(DataError, match="singular values"):
         rd.Rep4Ex(**SMALL).fit(rd.from_samples(observation__state=state, action=action))
 

@@ -227,8 +227,11 @@ class Whitener(nn.Module):
         self.register_buffer("axes", torch.zeros(self.components, inputs, dtype=dtype))
         self.register_buffer("deviations", torch.zeros(self.components, dtype=dtype))
 
-    def fit(self, values: Values) -> Self:
+    def fit(self, values: Values, stored: torch.dtype = torch.float64) -> Self:
         """Take mean and principal components of `values` (..., d) and return self.
+
+        Args:
+            stored: the type in which values were kept, whose rounding no component is made of.
 
         Raises DataError where the data has a smaller rank than the components asked for, or is not finite.
         """
@@ -238,11 +241,13 @@ class Whitener(nn.Module):
         mean = x.mean(0)
         _, singular, axes = torch.linalg.svd(x - mean, full_matrices=False)
         tolerance = float(singular.max()) * max(x.shape) * torch.finfo(torch.float64).eps if len(x) else 0.0
+        if stored.is_floating_point:
+            tolerance = max(tolerance, float(torch.linalg.vector_norm(x)) * torch.finfo(stored).eps)  # what rounding can add
         rank = int((singular > tolerance).sum())
         if rank < self.components:
             raise DataError(
-                f"{self.name}: {len(x)} rows of width {x.shape[1]} have rank {rank}, {self.components} components were asked "
-                "for; ask for fewer or give more data."
+                f"{self.name}: {len(x)} rows of width {x.shape[1]} have rank {rank} (but for rounding), {self.components} "
+                "components were asked for; ask for fewer or give more data."
             )
         # The sign of a component is free: its largest entry is made positive, so that a fit repeats everywhere.
         axes = axes[: self.components]

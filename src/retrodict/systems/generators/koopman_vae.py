@@ -19,7 +19,7 @@ from retrodict.roles import Batch, Encoder, Generator, Law
 from retrodict.systems.contract import Card, Spec
 from retrodict.systems.generators.koopman_vae_networks import Decoder, IrregularPosterior, Net, Posterior
 from retrodict.systems.generators.latent_priors import GRUPrior, IndependentPrior, LinearPrior, Prior, linear_law, noisy
-from retrodict.systems.generators.series_windows import present, refuse_unusable
+from retrodict.systems.generators.series_windows import observed, present, refuse_unusable
 from retrodict.systems.gradient import GradientSystem
 from retrodict.systems.series import whole_steps
 from retrodict.training.optimisers import Optimiser
@@ -155,12 +155,17 @@ class KoopmanVAE(GradientSystem, Generator, Encoder, Law):
         return self._windows(recordings)
 
     def _windows(self, recordings: Recordings, order: Literal["shuffle", "sequence"] = "shuffle", apart: int = 1) -> Windows:
-        """Whole windows that begin `apart` rows from each other; of an episode that is shorter, the one that begins with it."""
+        """Whole windows that begin `apart` rows from each other; of an episode that is shorter, the one that begins with it.
+
+        Those of which fewer than two steps were seen are left out.
+        """
 
         def begins(episode: Episode) -> np.ndarray:
             rows = np.arange(episode.length)
             whole = self.irregular and self.every is None
-            return np.asarray((rows % apart == 0) & (rows <= (max(episode.length - self.frames, 0) if whole else rows)))
+            last = max(episode.length - self.frames, 0) if whole else episode.length
+            told = observed(episode, self.frames, self.every, recordings.fps) >= 2
+            return np.asarray((rows % apart == 0) & (rows <= last) & told)
 
         return recordings.windows(self.window(self.spec_), self.batch, seed=self.seed, order=order, where=begins)
 

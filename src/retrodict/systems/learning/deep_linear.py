@@ -20,7 +20,7 @@ from retrodict.roles import Analysis, Batch, Encoder, Law, Report
 from retrodict.systems.batches import look_over
 from retrodict.systems.contract import Card, Spec, System
 from retrodict.systems.learning.linear_findings import about_run, about_samples
-from retrodict.systems.learning.regression_pairs import Target, feature_of, numbers
+from retrodict.systems.learning.regression_pairs import Target, feature_of, numbers, stored_type
 from retrodict.training.run import Run
 from retrodict.trajectories import Recordings, TrainingRun, Window
 from retrodict.trajectories.normalise import Whitener
@@ -99,6 +99,8 @@ class DeepLinear(System, Analysis, Law, Encoder):
             raise DataError(
                 f"deep-linear needs depth >= 1, begin >= 0 and rate > 0, got {self.depth}, {self.begin:g} and {self.rate:g}."
             )
+        if self.width < 0 or self.components < 0:
+            raise DataError(f"deep-linear needs width and components of at least 0, got {self.width} and {self.components}.")
         return (feature_of(recordings, self.observation, "deep-linear"), Target.check(recordings, self.target, "deep-linear"))
 
     def learn(self, recordings: Recordings, world: Any, validation: Recordings | None, run: Run) -> None:
@@ -108,7 +110,8 @@ class DeepLinear(System, Analysis, Law, Encoder):
         self.whitener_ = None
         x, y = numbers(recordings, names[0]), self.target_.numbers(recordings)
         if self.whiten:
-            self.whitener_ = Whitener(x.shape[1], self.components or None, name=names[0], dtype=torch.float64).fit(x)
+            self.whitener_ = Whitener(x.shape[1], self.components or None, name=names[0], dtype=torch.float64)
+            self.whitener_.fit(x, stored_type(recordings, names[0]))
             x = self.whitener_(x)
         self.cross_, self.covariance_, self.energy_ = y.T @ x / len(x), x.T @ x / len(x), float((y**2).sum(1).mean())
         self._refuse_coloured()

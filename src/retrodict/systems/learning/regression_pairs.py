@@ -34,6 +34,12 @@ def numbers(recordings: Recordings, name: str) -> Tensor:
     return torch.from_numpy(values.astype(np.float64) / (255 if recordings.features[name].is_visual else 1))
 
 
+def stored_type(recordings: Recordings, name: str) -> torch.dtype:
+    """The type in which a feature is kept."""
+    kept: torch.dtype = torch.from_numpy(np.asarray(recordings[0][name][:1])).dtype
+    return kept
+
+
 @dataclass(frozen=True)
 class Target:
     """How a label becomes numbers: classes as one-hot vectors less their mean, numbers as they are.

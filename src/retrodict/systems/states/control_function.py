@@ -206,14 +206,22 @@ LEARNED = ("alpha", "matrix", "actions", "residuals", "level", "keys", "radius")
 
 
 def refuse_collinear(actions: Tensor) -> None:
-    """Raise DataError where a column of the actions (n, k) never changes, or some only change together."""
+    """Raise DataError where a column of the actions (n, k) never changes or takes two values, or some only change together."""
     centred = actions.double() - actions.double().mean(0)
     spread = centred.std(0)
     if (flat := spread <= 1e-9 * actions.double().abs().amax(0).clamp(min=1e-300)).any():
         raise DataError(
             f"the action's number {int(flat.int().argmax())} never changes; leave it out, as nothing can be learned of it."
         )
+    for number, column in enumerate(actions.T):
+        if len(actions) > 2 >= len(column.unique()):
+            raise DataError(
+                f"the action's number {number} takes two values only ({', '.join(f'{v:g}' for v in column.unique().tolist())}): "
+                "between two points everything is linear, so nothing beyond them can be foretold; try more values."
+            )
     values = torch.linalg.svdvals(centred / spread)
     if len(actions) <= actions.shape[1] or values[0] > 1e4 * values[-1]:
-        number = float(values[0] / values[-1].clamp(min=1e-300))
-        raise DataError(f"the action's numbers change only together (condition number {number:.3g}, above 1e4); try them apart.")
+        condition = float(values[0] / values[-1].clamp(min=1e-300))
+        raise DataError(
+            f"the action's numbers change only together (condition number {condition:.3g}, above 1e4); try them apart."
+        )

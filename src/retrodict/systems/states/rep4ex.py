@@ -219,7 +219,7 @@ class Rep4Ex(GradientSystem, Encoder, ForwardModel, Generator):
                 stacklevel=3,
             )
         strengths, chance = self.control_.strengths(), 1 / (len(trials["code"]) * float(trials[ACTION].var(0).mean())) ** 0.5
-        if strengths[-1] < 3 * chance and strengths[0] > 30 * chance:
+        if strengths[-1] < 3 * chance and strengths[0] > 15 * chance:
             raise DataError(
                 f"rep4ex: actions do not reach all {self.latent} dimensions of the code (singular values of their effect, in "
                 f"deviations of what else moves it: {', '.join(f'{s:.3g}' for s in strengths.tolist())}); set a smaller latent."
