@@ -15,7 +15,7 @@ from retrodict.trajectories import Recordings
 from retrodict.trajectories.features import STATE, cameras
 
 CENTRED = 0.05
-"""Mean of a target, in its deviations, from which on it is told that the first mode will be the mean."""
+"""Mean of a target, in its deviations, from which on it is told what becomes of it."""
 
 
 def feature_of(recordings: Recordings, wanted: str, who: str) -> str:
@@ -69,7 +69,11 @@ class Target:
             classes, counts = np.unique(y, return_counts=True)
             return cls(name, tuple(classes.tolist()), tuple((counts / len(y)).tolist()))
         if (np.abs(y.mean(0)) > CENTRED * y.std(0)).any():
-            warnings.warn(f"{name!r} is not centred: the first mode to be learned will be its mean.", stacklevel=4)
+            warnings.warn(
+                f"{name!r} is not centred: inputs of mean 0 cannot express its mean, which stays in the loss; with others it "
+                "is the first mode. Subtract it.",
+                stacklevel=4,
+            )
         return cls(name)
 
     def numbers(self, recordings: Recordings) -> Tensor:
