@@ -221,6 +221,39 @@ def test_logs_that_do_not_go_together(tmp_path):
     refused(tmp_path, "log.csv", "log2.csv", "one log for all videos")
 
 
+def clocked(path, name, rows, apart):
+    table(path, [{name: apart * k, "action": k + 0.5} for k in range(rows)])
+
+
+@pytest.mark.parametrize(
+    ("rows", "apart", "said"),
+    [
+        (20_000, 0.1, ("they last 2 s", "2000 s if it counts s, 2 s if it counts ms", "in s rows lie 1 frames apart")),
+        (600, 0.1, ("59.9 s if it counts s", "no unit makes them alike")),
+        (3, 0.05, ("0.1 s if it counts s", "no unit makes them alike")),
+    ],
+)
+def test_a_clock_without_a_unit_that_the_videos_do_not_tell_is_refused(tmp_path, rows, apart, said):
+    film(tmp_path / "a.mp4", 20, fps=10)
+    clocked(tmp_path / "a.csv", "time", rows, apart)
+    refused(tmp_path, "a.csv: the clock 'time' does not say its unit", *said, "call the column time_s, time_ms")
+    clocked(tmp_path / "a.csv", "time_s", rows, apart)
+    expected = [min(k * round(0.1 / apart), rows - 1) + 0.5 for k in range(20)]
+    assert open_recordings(tmp_path)[0]["action"][:, 0].tolist() == expected
+
+
+@pytest.mark.parametrize(("unit", "apart"), [(1, 0.05), (1e-3, 50), (1e-6, 50_000)])
+def test_a_clock_without_a_unit_counts_in_the_one_that_all_videos_tell(tmp_path, unit, apart):
+    for name, rows in {"a": 40, "b": 3}.items():  # the second log ends early, the first does not
+        film(tmp_path / f"{name}.mp4", 20, fps=10)
+        clocked(tmp_path / f"{name}.csv", "time", rows, apart)
+    recordings = open_recordings(tmp_path)
+    assert recordings[0]["action"][:, 0].tolist() == [2 * k + 0.5 for k in range(20)]
+    assert recordings[1]["valid.action"].tolist() == [True] * 3 + [False] * 17
+    assert f"'time' is in units of {unit:g} s, by the length of the videos" in guesses(recordings)
+    assert "in units of 1 s, by its name" not in guesses(recordings)
+
+
 # ---- the rule, against its definition ---------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,10 @@ from retrodict.trajectories.stores.series import seconds_of
 
 SLACK = 0.1
 """A row up to this share of a frame late counts as in time: clocks are written with few digits, and rounding is no delay."""
+
+UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+LIKE = 10
+"""A log up to so many times as long or as short as its videos is theirs; rows fewer frames apart than this follow the frames."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ def match(log: Log, headers: Headers, rows: np.ndarray, film: Film, *, from_star
     """
     if headers.frame is not None:
         return _by_frame(log, headers.frame, rows, film)
-    times = video_clock(log, headers, rows, film)
+    times = video_clock(log, headers, rows)
     if times is not None:
         return _by_time(log, times - times[0] if from_start else times, film)
     if len(rows) != film.frames:
@@ -79,18 +84,46 @@ def match(log: Log, headers: Headers, rows: np.ndarray, film: Film, *, from_star
     return Match(np.arange(len(rows)), np.ones(len(rows), bool), 0.0, "order")
 
 
-def video_clock(log: Log, headers: Headers, rows: np.ndarray, film: Film) -> np.ndarray | None:
-    """The clock of rows in seconds, with the unit that fits the length of the video where its name says none."""
+def video_clock(log: Log, headers: Headers, rows: np.ndarray) -> np.ndarray | None:
+    """The clock of rows in seconds, (rows,); None where there is none. Raises DataError where it runs backwards."""
     seconds = seconds_of(log, headers)
     if seconds is None:
         return None
     times = seconds[rows]
-    span = float(times[-1] - times[0])
-    if headers.seconds == 1:
-        times = times * next((unit for unit in (1e-3, 1e-6, 1e-9) if 0.5 < span * unit / film.seconds < 2), 1.0)
     if (back := np.flatnonzero(np.diff(times) < 0)).size:
         raise DataError(f"{log.path}, {log.line(int(rows[back[0] + 1]))}: its clock runs backwards; sort the rows.")
     return np.asarray(times)
+
+
+def unit_by_length(where: str, clocks: Sequence[np.ndarray], films: Sequence[Film]) -> float:
+    """The unit in seconds of a clock that does not say it: the one in which all logs together are about as long as their videos.
+
+    Args:
+        where: the file and the column, for messages.
+        clocks: of the rows of each video, (rows,), in the unknown unit.
+        films: the videos.
+
+    Raises DataError where they are in no unit; and where they are, but with far more rows than frames, while in a longer unit
+    rows follow the frames: of a session that was logged throughout and filmed for a moment, or of a very fast log.
+    """
+    span, seconds = sum(float(np.ptp(clock)) for clock in clocks), sum(film.seconds for film in films)
+    apart = span / max(sum(len(clock) - 1 for clock in clocks), 1) * sum(film.frames for film in films) / seconds
+    fitting = [name for name, unit in UNITS.items() if seconds / LIKE <= span * unit <= seconds * LIKE]
+    if fitting:
+        best = fitting[0]
+        following = [name for name, unit in UNITS.items() if unit > UNITS[best] and apart * unit < LIKE]
+        if not following:
+            return UNITS[best]
+        longer = following[-1]
+        why = f"in {best} it has {1 / (apart * UNITS[best]):.4g} rows a frame, in {longer} rows lie "
+        why += f"{apart * UNITS[longer]:.3g} frames apart but go on far longer"
+    else:
+        why = "no unit makes them alike"
+    lengths = ", ".join(f"{span * unit:.4g} s if it counts {name}" for name, unit in UNITS.items())
+    raise DataError(
+        f"{where} does not say its unit, and the length of the {len(films)} video(s) does not tell: they last {seconds:.4g} s "
+        f"and the log {lengths}; {why}. Name the unit: call the column time_s, time_ms, time_us or time_ns."
+    )
 
 
 def _by_time(log: Log, times: np.ndarray, film: Film) -> Match:

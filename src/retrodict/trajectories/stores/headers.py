@@ -40,7 +40,8 @@ class Headers:
     """What each column of a table is.
 
     Attributes:
-        time: the clock, `seconds` the length of its unit.
+        time: the clock.
+        seconds: the length of its unit; None where neither name nor size of a clock that stands beside videos says it.
         episode, video, frame: columns that say which episode, video and frame a row belongs to.
         task, domain: texts of an episode.
         actions, state: columns that make up `action` and `observation.state`.
@@ -49,7 +50,7 @@ class Headers:
     """
 
     time: str | None
-    seconds: float
+    seconds: float | None
     episode: str | None
     video: str | None
     frame: str | None
@@ -71,8 +72,8 @@ def read_headers(
 ) -> Headers:
     """Say what the columns of a table are; what is given is not guessed, `none` for the time or the episode means there is none.
 
-    With `of_video`, a log stands beside videos: columns may name the video and the frame, and where no column is called an action
-    all numbers are.
+    With `of_video`, a log stands beside videos: columns may name the video and the frame, where no column is called an action
+    all numbers are, and a clock that does not say its unit leaves it to the length of the videos; elsewhere it counts seconds.
 
     Raises DataError when a column that is given is not there, or nothing is left to read.
     """
@@ -96,16 +97,16 @@ def read_headers(
     video = take(VIDEO, "the video of a row") if of_video else None
     frame = take(FRAME, "the frame of a row") if of_video else None
     task, domain = take(TASK, "the task of an episode"), take(DOMAIN, "the domain of an episode")
-    seconds = 1.0
+    seconds: float | None = 1.0
     if time is None:
-        time, seconds, sentence = _find_time(free)
+        time, seconds, sentence = _find_time(free, of_video)
         if time is not None:
             free.pop(time)
             guessed.append(f"{file}: {sentence}")
     elif time == "none":
         time = None
     else:
-        seconds = _given_unit(time, log.columns[time])
+        seconds = _given_unit(time, log.columns[time], of_video)
     for name in [name for name in free if name.lower() in COUNTER and _counts(free[name])]:
         free.pop(name)
         guessed.append(f"{file}: {name!r} only counts rows and is left out.")
@@ -149,23 +150,36 @@ def clock_unit(column: str, values: np.ndarray) -> float | None:
     return unit
 
 
-def _given_unit(column: str, values: np.ndarray) -> float:
-    """The same for a column that is said to be the clock, whatever it is called."""
+def _unit_is_said(column: str, unit: float) -> bool:
+    """False where a clock was given the unit of seconds because its name says none."""
+    match = TIME.fullmatch(column)
+    return unit != 1 or (match is not None and (bool(match[2]) or match[1].lower().startswith("sec")))
+
+
+def _given_unit(column: str, values: np.ndarray, of_video: bool) -> float | None:
+    """The unit of a column that is said to be the clock, whatever it is called."""
+    if values.dtype.kind == "M":
+        return 1.0
     word = re.split(r"[ _.\[(]+", column.rstrip("])"))[-1].lower()
-    return clock_unit(f"time_{word}" if word in SECONDS else "time", values) or 1.0
+    name = f"time_{word}" if word in SECONDS else "time"
+    unit = clock_unit(name, values) or 1.0
+    return None if of_video and not _unit_is_said(name, unit) else unit
 
 
-def _find_time(columns: dict[str, np.ndarray]) -> tuple[str | None, float, str]:
+def _find_time(columns: dict[str, np.ndarray], of_video: bool) -> tuple[str | None, float | None, str]:
     for name, values in columns.items():
         if values.dtype.kind == "M":
             return name, 1.0, f"{name!r} is taken for the clock: it holds dates."
     for name, values in columns.items():
         if values.ndim == 1 and values.dtype.kind in "iuf" and (seconds := clock_unit(name, values)) is not None:
+            if of_video and not _unit_is_said(name, seconds):
+                return name, None, f"{name!r} is taken for the clock, by its name."
             how = "its name" if seconds == clock_unit(name, np.zeros(1)) else "its name and its size"
             return name, seconds, f"{name!r} is taken for the clock, in units of {seconds:g} s, by {how}."
     first = next(iter(columns), None)
     if first is not None and len(columns) > 1 and _runs_evenly(columns[first]):
-        return first, 1.0, f"{first!r} is taken for the clock, in seconds: it comes first and grows evenly."
+        unit, said = (None, "") if of_video else (1.0, ", in seconds")
+        return first, unit, f"{first!r} is taken for the clock{said}: it comes first and grows evenly."
     return None, 1.0, ""
 
 

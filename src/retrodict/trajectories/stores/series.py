@@ -17,7 +17,7 @@ CHOICES = 64
 
 
 def seconds_of(log: Log, headers: Headers) -> np.ndarray | None:
-    """The clock of all rows in seconds, (T,) float64; None where the table has none.
+    """The clock of all rows in seconds, (T,) float64, or in its own unit where that is unknown; None where the table has none.
 
     Raises DataError where a cell of it is empty.
     """
@@ -31,7 +31,7 @@ def seconds_of(log: Log, headers: Headers) -> np.ndarray | None:
         )
     if raw.dtype.kind == "M":
         return np.asarray((raw - raw[0]).astype("timedelta64[ns]").astype(np.int64) * 1e-9)
-    return raw.astype(np.float64) * headers.seconds
+    return raw.astype(np.float64) * (1.0 if headers.seconds is None else headers.seconds)
 
 
 def episode_features(log: Log, headers: Headers, rows: np.ndarray, *, nan_is_missing: bool) -> dict[str, np.ndarray]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from retrodict.trajectories.features import ACTION, BOOKKEEPING, IMAGES, STATE, 
 from retrodict.trajectories.frames import Clip, VideoColumn
 from retrodict.trajectories.recordings import Recordings, describe
 from retrodict.trajectories.stores import logs
-from retrodict.trajectories.stores.alignment import Film, Match, match, video_clock
+from retrodict.trajectories.stores.alignment import Film, Match, match, unit_by_length, video_clock
 from retrodict.trajectories.stores.headers import Headers, read_headers
 from retrodict.trajectories.stores.logs import Log, read_log
 from retrodict.trajectories.stores.series import episode_features, name_entries, rate, settle_actions
@@ -53,7 +53,8 @@ def read(
     """Recordings of which each video is an episode; one without a log has no `action`.
 
     A log is a table with the video's name (`clip.csv` beside `clip.mp4`), or one table for all with a column that names the video
-    or counts it. Its rows go to the frames they name, else to the frames shown at or after their time, else one by one. A frame
+    or counts it. Its rows go to the frames they name, else to the frames shown at or after their time, else one by one. The unit
+    of a clock stands in its name (`time_ms`), or else is the one in which the logs are about as long as their videos. A frame
     before the first row or long after the last has none: `valid.<feature>` is False there. Videos whose frames are not evenly
     spaced keep their clock as `timestamp`, and the recordings have no fps.
 
@@ -63,12 +64,13 @@ def read(
         actions: columns that make up `action`; those called action, or else all numbers, where not given.
         nan_is_missing: mark empty cells of the logs in `valid.<feature>` instead of refusing them.
 
-    Raises DataError for damaged or empty videos, videos of unequal size or frame rate, and logs that do not fit their videos.
+    Raises DataError for damaged or empty videos, videos of unequal size or frame rate, and logs that do not fit their videos or
+    whose clock may be in several units, or in none.
     """
     videos = _videos(path)
     first, films = _probe(videos)
     guessed: list[str] = []
-    shares = dict(_shares(path, videos, time, actions, guessed))
+    shares = _timed(dict(_shares(path, videos, time, actions, guessed)), films, guessed)
     values: list[dict[str, np.ndarray]] = []
     matches: dict[Path, Match] = {}
     from_start = _is_running(shares, films)
@@ -197,12 +199,25 @@ def _named_video(log: Log, key: str, value: object, videos: Sequence[Path], gues
     raise DataError(f"{log.path}: {key!r} names {value!r}, which is none of the {len(videos)} videos ({videos[0].name}, ...).")
 
 
+def _timed(shares: Mapping[Path, Share], films: Sequence[Film], guessed: list[str]) -> Mapping[Path, Share]:
+    """The shares with the unit of their clock, which the length of the videos tells where it does not say it itself."""
+    first = next(iter(shares.values()), None)
+    if first is None or first.headers.seconds is not None or first.headers.frame is not None:
+        return shares
+    clocks = {str(v): clock for v, s in shares.items() if (clock := video_clock(s.log, s.headers, s.rows)) is not None}
+    logged = [film for film in films if film.name in clocks]
+    name = first.headers.time
+    unit = unit_by_length(f"{first.log.path}: the clock {name!r}", [clocks[film.name] for film in logged], logged)
+    guessed.append(f"logs: {name!r} is in units of {unit:g} s, by the length of the videos.")
+    return {video: replace(share, headers=replace(share.headers, seconds=unit)) for video, share in shares.items()}
+
+
 def _is_running(shares: Mapping[Path, Share], films: Sequence[Film]) -> bool:
     """True where the clock of the logs was not started with each video: it holds dates, or starts after the end of one."""
     by_name = {film.name: film for film in films}
     for video, share in shares.items():
         film = by_name[str(video)]
-        if share.headers.frame is None and (times := video_clock(share.log, share.headers, share.rows, film)) is not None:
+        if share.headers.frame is None and (times := video_clock(share.log, share.headers, share.rows)) is not None:
             if share.headers.time is not None and share.log.columns[share.headers.time].dtype.kind == "M":
                 return True
             if times[0] >= film.seconds:
