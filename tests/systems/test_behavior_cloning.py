@@ -216,6 +216,24 @@ def test_continuous_actions_are_drawn_within_their_range():
     assert np.corrcoef(drawn[:, 0], action[:, 0])[0, 1] > 0.7
 
 
+@pytest.mark.parametrize("high", [2.0, None])
+def test_actions_outside_their_range_are_refused_and_not_clipped(high):
+    rng = np.random.default_rng(0)
+    action = rng.uniform(-2, 2, size=(2, 30, 2)).astype(np.float32)
+    action[1, [4, 7], 1] = 2.5
+    there = np.arange(30)[:, None] != 4  # what stands where an action is missing says nothing
+    arrays = [{"observation.state": rng.normal(size=(30, 2)).astype("f4"), "action": a, "valid.action": there} for a in action]
+    data = from_arrays(arrays, actions=ActionSpace({"arm": Box(("x", "y"), -2.0, high)}))
+    if high is None:
+        tiny(steps=2).fit(data, run=QUIET)
+        return
+    said = r"episode 1 of memory: at step 7 'y' of the action is 2.5, outside its range from -2.0 to 2.0; clip the actions"
+    with pytest.raises(DataError, match=said):
+        tiny(steps=2).fit(data, run=QUIET)
+    with pytest.raises(DataError, match=said):
+        tiny(steps=2).fit(data[:1], validation=data[1:], run=QUIET)
+
+
 def test_worlds_may_show_larger_frames_than_it_looks_at():
     data = recordings(3, seed=0, without=("observation.state",))
     model = tiny(image_size=(8, 8)).fit(data, run=QUIET)

@@ -310,8 +310,13 @@ BROKEN = [
     ("refuses_nan", lambda: broken(card=card("broken"), fit=mending_fit), "NaN in 'observation.state' was accepted"),
     (
         "refuses_gaps_it_takes_no_notice_of",
-        lambda: broken(card=card("broken"), refuse_missing=lambda self, recordings, names: None),
+        lambda: broken(card=card("broken"), refuse_unfit=lambda self, recordings, names: None),
         "a gap in 'observation.state' was accepted",
+    ),
+    (
+        "refuses_actions_outside_their_range",
+        lambda: broken(card=card("broken"), refuse_unfit=lambda self, recordings, names: None),
+        "'stick' of an action outside its range was accepted",
     ),
     ("refuses_other_dtypes", lambda: broken(card=card("broken"), admit=lax_admit), "text in 'observation.state'"),
     ("refuses_other_dtypes", lambda: broken(ToyPolicy, card=card("broken"), admit=lax_admit), "camera frames as floats"),

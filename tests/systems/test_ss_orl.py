@@ -369,7 +369,7 @@ class TestBadInput:
         recordings = point(3)
         actions = [np.array(e[ACTION]) for e in recordings]
         actions[2][7] = 5
-        with pytest.raises(DataError, match=r"episode 2 .*step 7 is \[5.0, 5.0\], beyond the range"):
+        with pytest.raises(DataError, match=r"episode 2 .*step 7 'x' of the action is 5, outside its range from -2.0 to 2.0"):
             system.fit(recordings.with_column(ACTION, actions, recordings.features[ACTION]))
 
     def test_states_in_other_units(self):

@@ -189,6 +189,25 @@ def test_an_action_survives_the_flat_encoding(keys, turn, slot):
     assert MOUSE.gymnasium().contains({**back, "keys": back["keys"].astype(np.int8)})
 
 
+def test_an_action_lies_outside_its_range_by_more_than_rounding():
+    parts = {
+        "arm": Box(("x", "y"), -2.0, 2.0),
+        "lift": Box(("z",), 0.0),
+        "mouse": Box(("turn",), -10, 10, quantiser=MuLaw(10)),
+        "free": Box(("f",)),
+        "keys": MultiBinary(("k",)),
+    }
+    space = ActionSpace(parts)
+    inside = np.array([-2.0001, 2.0001, 1e9, 99, -1e9, 1], np.float32)
+    assert not space.beyond(inside).any()
+    assert space.beyond(np.array([[-2.001, 2.001, -0.1, 0, 0, 0], [0, 0, 0, 0, 0, 0]])).tolist() == [
+        [True] * 3 + [False] * 3,
+        [False] * 6,
+    ]
+    with pytest.raises(DataError, match="6 numbers, got 2"):
+        space.beyond(np.zeros((3, 2)))
+
+
 def test_an_action_space_survives_json():
     import json
 

@@ -25,7 +25,7 @@ from retrodict.errors import DataError, NotFittedError, RetrodictError
 from retrodict.files import replacing_folder
 from retrodict.systems.registry import REGISTRY, lookup
 from retrodict.training.run import Run
-from retrodict.trajectories import ActionSpace, Feature, Recordings
+from retrodict.trajectories import ActionSpace, Box, Feature, Recordings
 from retrodict.trajectories.alignment import check_alignment
 from retrodict.trajectories.features import ACTION, IMAGES, STATE, VALID
 
@@ -164,8 +164,8 @@ class System(ABC):
 
         Inverse models and policies warn where actions are out of step with what was seen, if that can be told beforehand.
 
-        Raises DataError, in one sentence, when the recordings are empty, lack a feature, or hold NaN that `card.missing` refuses
-        or gaps that are none of `gaps`.
+        Raises DataError, in one sentence, when the recordings are empty, lack a feature, hold NaN that `card.missing` refuses or
+        gaps that are none of `gaps`; and for inverse models and policies, when an action lies outside its declared range.
         """
         admitted = self.admit(recordings)
         if isinstance(self, (roles.InverseModel, roles.Policy)) and ACTION in admitted.features:
@@ -201,16 +201,20 @@ class System(ABC):
         usable = visible.having(*names)
         if not len(usable):
             raise DataError(f"{self.card.slug} needs episodes that have all of {', '.join(names)}; no episode has.")
-        self.refuse_missing(usable, names)
+        self.refuse_unfit(usable, names)
         return usable
 
-    def refuse_missing(self, recordings: Recordings, names: Iterable[str]) -> None:
-        """Raise DataError naming episode and step where a feature is NaN or has a gap that this system cannot deal with."""
+    def refuse_unfit(self, recordings: Recordings, names: Iterable[str]) -> None:
+        """Raise DataError naming episode and step where a feature is NaN or has a gap that this system cannot deal with, or an
+        action lies outside its declared range, within which inverse models and policies answer.
+        """
         for name in names:
             if name not in self.gaps:
                 refuse_gaps(recordings, name, self.card.slug)
             if self.card.missing == "refused" and recordings.features[name].dtype.startswith("float"):
                 refuse_nan(recordings, name)
+            if name == ACTION and isinstance(self, (roles.InverseModel, roles.Policy)):
+                refuse_beyond(recordings, self.card.slug)
 
     def _refuse_wrong_forms(self, recordings: Recordings) -> None:
         """Raise DataError where a feature is not what its name says; a system that knows it by its form would overlook it."""
@@ -334,6 +338,23 @@ def refuse_gaps(recordings: Recordings, name: str, who: str) -> None:
             raise DataError(
                 f"{episode}: {name!r} is missing at step {int((~there).argmax())} ({(~there).sum()} of {len(there)} in all), and "
                 f"{who} reads series without gaps: recordings.unbroken({name!r}) gives the stretches between them."
+            )
+
+
+def refuse_beyond(recordings: Recordings, who: str) -> None:
+    """Raise DataError naming the first episode and step at which an action lies outside the range that its space declares."""
+    if (space := recordings.actions) is None:
+        return
+    for episode in recordings:
+        actions = np.asarray(episode[ACTION]).reshape(episode.length, -1)
+        outside = space.beyond(actions) & episode.there(ACTION)[:, None]
+        if outside.any():
+            step, entry = (int(i) for i in np.argwhere(outside)[0])
+            part = next(space.parts[name] for name, where in space.slices.items() if where.start <= entry < where.stop)
+            assert isinstance(part, Box)  # others have no range
+            raise DataError(
+                f"{who}: {episode}: at step {step} {space.names[entry]!r} of the action is {actions[step, entry]:g}, outside its "
+                f"range from {part.low} to {part.high}; clip the actions, or mend `low` and `high` in the action space."
             )
 
 

@@ -143,7 +143,7 @@ class GradientSystem(System):
         self.spec_ = Spec.of(recordings, tuple(name for name in window.spans if name in recordings.features))
         for name in window.optional:  # `admit` looks at the features that every episode must have
             if name in self.spec_.features:
-                self.refuse_missing(training.having(name), (name,))
+                self.refuse_unfit(recordings.having(name), (name,))
         with isolated(self.seed):
             self.net_ = self.build(self.spec_)
             self.prepare(training)

@@ -124,6 +124,10 @@ def range_met(values: np.ndarray) -> np.ndarray:
     return np.where(span > 0, span, np.where(size > 0, size, 1.0))
 
 
+ROUNDING = 1e-4
+"""Share of half its range by which a number may lie outside it: what is written with few digits is not wrong."""
+
+
 @dataclass(frozen=True)
 class ActionSpace:
     """The parts of an action in the order in which they lie in the flat vector, and what is known of its meaning.
@@ -188,6 +192,25 @@ class ActionSpace:
             else:
                 out[name] = np.rint(piece).astype(np.int64) if isinstance(part, MultiBinary) else piece
         return out
+
+    def beyond(self, flat: np.ndarray) -> np.ndarray:
+        """Which numbers of flat actions (..., width) lie outside the range of their part by more than rounding, (..., width).
+
+        Where a range is unknown none does, nor where a quantiser is there to clip them.
+
+        Raises DataError where an action has another width.
+        """
+        flat = np.asarray(flat)
+        if flat.shape[-1] != self.width:
+            raise DataError(f"a flat action of this space has {self.width} numbers, got {flat.shape[-1]}.")
+        outside = np.zeros(flat.shape, bool)
+        for part, where in zip(self.parts.values(), self.slices.values(), strict=True):
+            if isinstance(part, Box) and part.quantiser is None:
+                low, high = (-math.inf if part.low is None else part.low), (math.inf if part.high is None else part.high)
+                size = max(abs(bound) for bound in (low, high, 0.0) if math.isfinite(bound))
+                slack = ROUNDING * (part.span or 0.0) / 2 + float(np.finfo(np.float32).eps) * size
+                outside[..., where] = (flat[..., where] < low - slack) | (flat[..., where] > high + slack)
+        return outside
 
     def gymnasium(self) -> gymnasium.spaces.Dict:
         """The same space in Gymnasium's words."""

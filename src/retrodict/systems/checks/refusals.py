@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from retrodict.roles import InverseModel, Policy
 from retrodict.systems.checks.answers import Question, expect, questions
 from retrodict.systems.checks.subject import Subject, check, one_sentence, refused
-from retrodict.trajectories import Feature
-from retrodict.trajectories.features import VALID
+from retrodict.trajectories import Box, Feature
+from retrodict.trajectories.features import ACTION, VALID
 
 
 @check
@@ -50,6 +51,19 @@ def refuses_gaps_it_takes_no_notice_of(subject: Subject) -> None:
         next(t for t in reversed(there) if t is not None)[2] = False
         marked = subject.recordings.with_column(VALID + name, there, Feature("bool", (1,)))
         subject.refuses(marked, f"fitting with a gap in {name!r}")
+
+
+@check
+def refuses_actions_outside_their_range(subject: Subject) -> None:
+    space = subject.recordings.actions
+    if not isinstance(subject.system, (InverseModel, Policy)) or ACTION not in subject.inputs or space is None:
+        return
+    for name, part in space.parts.items():
+        if isinstance(part, Box) and part.high is not None and part.quantiser is None:
+            values = [np.array(episode[ACTION]) if ACTION in episode else None for episode in subject.recordings]
+            next(v for v in reversed(values) if v is not None)[2, space.slices[name].start] = part.high + (part.span or 1)
+            wild = subject.recordings.with_column(ACTION, values, subject.recordings.features[ACTION])
+            subject.refuses(wild, f"fitting with {name!r} of an action outside its range")
 
 
 @check
