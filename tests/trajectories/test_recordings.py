@@ -162,6 +162,34 @@ def test_unequal_lengths_and_emptiness_are_refused():
         from_arrays([{"a": np.zeros(2)}, {"a": np.zeros((2, 2))}])
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"tasks": ["a"]}, "tasks is a list with one text per episode, got 1 for 2 episodes"),
+        ({"tasks": ["a", "b", "c"]}, "got 3 for 2 episodes"),
+        ({"tasks": "ab"}, r"got the text 'ab'; give \['ab'\] \* 2"),
+        ({"tasks": ["a", 2]}, "that of episode 1 is 2"),
+        ({"domains": ["a"]}, "domains is a list with one text per episode, got 1"),
+        *(
+            ({"fps": fps}, f"fps is the number of steps per second, above 0.*got {fps!r}")
+            for fps in (0, -1.5, np.nan, "10", True)
+        ),
+    ],
+)
+def test_texts_and_rates_that_make_no_sense_are_refused(given, said):
+    with pytest.raises(DataError, match=said):
+        from_arrays([{"observation.state": np.zeros((3, 1))}] * 2, **given)
+    assert from_arrays([{"observation.state": np.zeros((3, 1))}], tasks=["a"], fps=np.float32(10)).fps == 10
+
+
+@pytest.mark.parametrize("episodes", [{"observation.state": np.zeros((3, 1))}, [np.zeros((3, 1))], "x"])
+def test_episodes_are_a_list_of_mappings(episodes):
+    with pytest.raises(DataError, match="a list with one mapping of feature name"):
+        from_arrays(episodes)
+    with pytest.raises(DataError, match="one common length above 0"):
+        from_arrays([{"observation.state": 3.0}])
+
+
 def test_samples_have_no_time():
     samples = from_samples(observation__state=np.zeros((4, 2)), label__class=np.arange(4))
     assert samples.independent

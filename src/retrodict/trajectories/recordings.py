@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -42,8 +43,9 @@ class Recordings:
     meta: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.fps is not None and not 0 < self.fps < float("inf"):
-            raise DataError(f"fps is the number of steps per second, above 0, or None where it is unknown; got {self.fps:g}.")
+        number = isinstance(self.fps, Real) and not isinstance(self.fps, bool)
+        if self.fps is not None and not (number and 0 < self.fps < float("inf")):
+            raise DataError(f"fps is the number of steps per second, above 0, or None where it is unknown; got {self.fps!r}.")
 
     # ---- as a sequence of episodes ------------------------------------------------------------------------------------
 
@@ -273,13 +275,21 @@ def from_arrays(
         tasks, domains: one text per episode.
         about: further fields of `Recordings` (`structures`, `meta`, `independent`).
 
-    Raises DataError for an empty list, arrays of unequal length in an episode, or features that change shape or dtype.
+    Raises DataError for an empty list or one of something else, arrays of unequal length in an episode, features that change
+    shape or dtype, tasks or domains that are not one text per episode, and an `fps` that is no number above 0.
     """
+    if isinstance(episodes, Mapping) or any(not isinstance(values, Mapping) for values in episodes):
+        raise DataError(
+            "episodes is a list with one mapping of feature name -> array (T, *shape) per episode; got something else."
+        )
     if not episodes:
         raise DataError("no episodes given; at least one is expected.")
+    for name, texts in (("tasks", tasks), ("domains", domains)):
+        if texts is not None:
+            _refuse_other_texts(name, texts, len(episodes))
     made = []
     for i, values in enumerate(episodes):
-        lengths = {name: len(array) for name, array in values.items()}
+        lengths = {name: len(array) if np.ndim(array) else 0 for name, array in values.items()}
         if len(set(lengths.values())) != 1 or 0 in lengths.values():
             raise DataError(f"episode {i}: features need one common length above 0, got {lengths}.")
         slices = {name: Slice(ArrayColumn(_row_by_row(array))) for name, array in values.items()}
@@ -298,6 +308,17 @@ def from_arrays(
     if actions is None and "action" in features:
         actions = ActionSpace.unknown(features["action"])
     return Recordings(features, tuple(made), fps=fps, actions=actions, **about)
+
+
+def _refuse_other_texts(name: str, texts: Sequence[str], count: int) -> None:
+    """Raise DataError unless these are one text for each of `count` episodes."""
+    if isinstance(texts, str):
+        raise DataError(f"{name} is a list with one text per episode, got the text {texts!r}; give [{texts!r}] * {count}.")
+    if len(texts) != count:
+        raise DataError(f"{name} is a list with one text per episode, got {len(texts)} for {count} episodes.")
+    for i, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise DataError(f"{name} is a list with one text per episode; that of episode {i} is {text!r}.")
 
 
 def from_samples(*, source: str = "memory", **columns: np.ndarray) -> Recordings:
