@@ -16,7 +16,7 @@ from retrodict.systems.actions.decision_transformer import TO_GO, DecisionTransf
 from retrodict.systems.actions.offline import Transitions, TwinCritic, follow, frozen
 from retrodict.systems.actions.ss_orl import SSORL
 from retrodict.systems.actions.td3_bc import TD3BC
-from retrodict.systems.actions.transitions import reach, successors
+from retrodict.systems.actions.transitions import cut_at_ends, reach, successors
 from retrodict.training.run import Run
 from retrodict.trajectories import ActionSpace, Box, Discrete, from_arrays
 from retrodict.trajectories.features import ACTION, CONFIDENCE, NEXT_STATE, REWARD, SOURCE, STATE, TERMINATED, WEIGHT
@@ -196,6 +196,35 @@ def test_an_end_has_no_value_after_it_and_a_time_limit_has():
     assert policy.left_out_["without a successor"] == 1
     read = policy.reader(policy._usable(recordings)[0])
     assert set(torch.cat([Transitions.of(policy.net_, read(i)).goes_on for i in range(8)]).tolist()) == {0.0, 1.0}
+
+
+def end_to_end(recordings, **changed):
+    """All episodes as one, in which only the flags say where each is over."""
+    columns = {name: np.concatenate([np.asarray(e[name]) for e in recordings]) for name in recordings.features}
+    return from_arrays([{**columns, **changed}], fps=10, actions=SPACE)
+
+
+def test_flags_within_an_episode_say_where_it_is_over():
+    apart = point(2) + point(1, seed=1, ends=True) + point(1, seed=2)
+    joined = end_to_end(apart)
+    tiny = {"frames": 4, "depth": 1, "width": 16, "batch": 8, "device": "cpu"}
+    for learner in (TD3BC(steps=2, **TINY), DecisionTransformer(steps=2, **tiny)):
+        one, other = (replace(learner).fit(data, run=QUIET) for data in (apart, joined))
+        assert one.left_out_ == other.left_out_
+        assert one.left_out_["without a successor"] == 3
+        assert all(torch.equal(a, b) for a, b in zip(one.state()[0].values(), other.state()[0].values(), strict=True))
+        assert len(other.learned_from_) == 1
+    assert cut_at_ends(apart) is apart
+
+
+def test_a_step_that_ended_and_was_cut_off_ended():
+    recordings = point(2, ends=True)
+    over = np.concatenate([e[TERMINATED] for e in recordings])
+    learner = TD3BC(steps=2, **TINY)
+    both = learner.fit(end_to_end(recordings, **{"next.truncated": over}), run=QUIET)
+    assert both.left_out_["without a successor"] == 0
+    read = learner.reader(learner._usable(end_to_end(recordings, **{"next.truncated": over}))[0])
+    assert set(torch.cat([Transitions.of(both.net_, read(i)).goes_on for i in range(8)]).tolist()) == {0.0, 1.0}
 
 
 def test_the_final_observation_saves_the_last_step():

@@ -22,6 +22,7 @@ NEXT_STATE = "next." + STATE
 REWARD = "next.reward"
 TASK = "task"
 TERMINATED = "next.terminated"
+TRUNCATED = "next.truncated"
 LABEL = "label."
 PRIVILEGED = "privileged."
 VALID = "valid."

@@ -16,7 +16,7 @@ from torch.func import functional_call
 from retrodict.errors import DataError
 from retrodict.networks.mlp import MLP
 from retrodict.roles import Batch, Policy
-from retrodict.systems.actions.transitions import check_actions, reach, successors, warn_of_jumps
+from retrodict.systems.actions.transitions import check_actions, cut_at_ends, reach, successors, warn_of_jumps
 from retrodict.systems.contract import Spec
 from retrodict.systems.gradient import GradientSystem
 from retrodict.training.run import Run
@@ -40,9 +40,11 @@ class OfflineLearner(GradientSystem, Policy):
     """Base of policies that are learned from recorded transitions alone.
 
     Reads `observation.state`, `action`, `next.reward` and `next.terminated`: an episode that was cut off by a time limit goes on
-    for the learner, one that ended does not, and `next.done` alone cannot tell the two apart. Steps are drawn in proportion to
-    `sample.weight` where there is one. Left out, and counted in `left_out_`, are the last steps of episodes that were cut off and
-    kept no final observation, steps whose action is marked as missing, and inferred actions that are not sure enough.
+    for the learner, one that ended does not, and `next.done` alone cannot tell the two apart. `next.truncated` says where a time
+    limit cut off: what follows in the same recording began anew, as after an end, and a step that says both ended. Steps are drawn
+    in proportion to `sample.weight` where there is one. Left out, and counted in `left_out_`, are the last steps of episodes that
+    were cut off and kept no final observation, steps whose action is marked as missing, and inferred actions that are not sure
+    enough.
 
     Attributes:
         width: units of a hidden layer.
@@ -91,7 +93,7 @@ class OfflineLearner(GradientSystem, Policy):
 
     def _usable(self, recordings: Recordings) -> tuple[Recordings, dict[str, int]]:
         """The recordings with successors, and with weight 0 where a step is not learned from; and how many those are."""
-        made, counts, weights = successors(recordings), dict[str, int](), list[np.ndarray]()
+        made, counts, weights = successors(cut_at_ends(recordings)), dict[str, int](), list[np.ndarray]()
         for episode in made:
             weight = _flat(episode, WEIGHT, 1.0).astype(np.float32)
             for reason, wrong in self._faults(episode).items():
