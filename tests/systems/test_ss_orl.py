@@ -389,6 +389,14 @@ class TestBadInput:
         with pytest.raises(DataError, match=r"'next.done' does not say"):
             TD3BC(**TINY).fit(done)
 
+    @pytest.mark.parametrize("kind", [TD3BC, CQL, DecisionTransformer])
+    @pytest.mark.parametrize("name", [REWARD, TERMINATED])
+    def test_several_rewards_or_ends_a_step(self, kind, name):
+        recordings = point(3)
+        wide = recordings.with_column(name, [np.repeat(e[name], 2, 1) for e in recordings])
+        with pytest.raises(DataError, match=rf"reads one number a step from '{name}', and it has the shape \[2\]"):
+            kind(steps=2).fit(wide, run=QUIET)
+
     def test_episodes_without_any_successor(self):
         with pytest.raises(DataError, match="no episode has two steps"):
             SSORL(steps=2, **TINY).fit(point(3, length=1).select([0]) + point(3, length=1, seed=1).select([0]))

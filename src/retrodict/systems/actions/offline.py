@@ -41,10 +41,10 @@ class OfflineLearner(GradientSystem, Policy):
 
     Reads `observation.state`, `action`, `next.reward` and `next.terminated`: an episode that was cut off by a time limit goes on
     for the learner, one that ended does not, and `next.done` alone cannot tell the two apart. `next.truncated` says where a time
-    limit cut off: what follows in the same recording began anew, as after an end, and a step that says both ended. Steps are drawn
-    in proportion to `sample.weight` where there is one. Left out, and counted in `left_out_`, are the last steps of episodes that
-    were cut off and kept no final observation, steps whose action is marked as missing, and inferred actions that are not sure
-    enough.
+    limit cut off: what follows in the same recording began anew, as after an end, and a step that says both ended. Steps are
+    drawn in proportion to `sample.weight` where there is one. Left out, and counted in `left_out_`, are the last steps of
+    episodes that were cut off and kept no final observation, steps whose action is marked as missing, and inferred actions that
+    are not sure enough.
 
     Attributes:
         width: units of a hidden layer.
@@ -73,6 +73,12 @@ class OfflineLearner(GradientSystem, Policy):
                 f"{self.card.slug} needs the feature {TERMINATED!r}: 'next.done' does not say whether an episode ended or a time "
                 "limit cut it off, and the value of what comes after depends on it."
             )
+        for name in (REWARD, TERMINATED):
+            if name in spec.features and (shape := spec.features[name].shape) != (1,):
+                raise DataError(
+                    f"{self.card.slug} reads one number a step from {name!r}, and it has the shape {list(shape)}; make it one "
+                    f"(of several rewards, their sum), and keep others under names of their own, such as '{name}.<name>'."
+                )
         names = (STATE, ACTION, REWARD, TERMINATED, *([NEXT_STATE] if NEXT_STATE in spec.features else []))
         return Window(features={name: Span() for name in names})
 
