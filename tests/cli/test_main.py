@@ -6,6 +6,8 @@ import subprocess
 import sys
 import warnings
 
+import h5py
+import numpy as np
 import pytest
 
 from retrodict.cli import COMMANDS, main
@@ -146,6 +148,24 @@ def test_convert_shows_its_guesses_and_writes(swing, tmp_path, capsys):
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*")}
     assert main(["convert", str(swing), str(tmp_path / "out")]) == 2
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*")} == before
+
+
+def test_a_range_of_actions_is_said_to_any_command_that_opens_files(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    ends = np.arange(60) % 20 == 19
+    arrays = {"observations": rng.normal(size=(60, 3)), "actions": rng.uniform(-1, 1, (60, 2)), "rewards": rng.normal(size=60)}
+    with h5py.File(tmp_path / "a.hdf5", "w") as file:
+        for name, array in {**arrays, "terminals": ends, "timeouts": ~ends & False}.items():
+            file[name] = np.float32(array)
+    few = ["--steps", "2", "--batch", "4"]
+    line = ["train", "td3-bc", str(tmp_path / "a.hdf5"), "--out", str(tmp_path / "model"), *few]
+    assert main(line) == 2
+    assert "on the command line --action-range LOW HIGH" in capsys.readouterr().err
+    assert main([*line, "--action-range", "-0.5", "0.5"]) == 2
+    assert "its range is stated as -0.5 to 0.5" in capsys.readouterr().err
+    assert main([*line, "--action-range", "-1", "1"]) == 0
+    assert main(["convert", str(tmp_path / "a.hdf5"), str(tmp_path / "out"), "--action-range", "-1", "1", "-2", "2"]) == 0
+    assert [part.high for part in stores.open(tmp_path / "out").actions.parts.values()] == [1, 2]
 
 
 def test_systems_are_listed_for_people_and_scripts(capsys):

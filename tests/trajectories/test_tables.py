@@ -93,7 +93,7 @@ def test_an_uneven_clock_is_kept_without_a_rate(tmp_path):
 
 def test_what_is_said_is_not_guessed(tmp_path):
     path = write(tmp_path / "a.csv", "t,u,group\n5,1,0\n6,2,1\n5,3,0\n")
-    recordings = open_recordings(path, time="none", episode="group", actions=["u"], fps=4)
+    recordings = open_recordings(path, time="none", episode="group", action_columns=["u"], fps=4)
     assert [len(episode) for episode in recordings] == [2, 1]
     assert (recordings.fps, recordings.features["observation.state"].names) == (4, ["t"])
     assert recordings[0]["action"][:, 0].tolist() == [1, 3]
@@ -102,8 +102,8 @@ def test_what_is_said_is_not_guessed(tmp_path):
     since = write(tmp_path / "c.csv", "when,x\n1700000000000,1\n1700000000500,2\n")
     assert open_recordings(since, time="when").fps == 2
     with pytest.raises(DataError, match="has no column 'v'; it has t, u, group"):
-        open_recordings(path, actions=["v"])
-    with pytest.raises(DataError, match="no option 'colour'; it has time, episode, actions, fps, nan_is_missing"):
+        open_recordings(path, action_columns=["v"])
+    with pytest.raises(DataError, match="no option 'colour'; it has time, episode, action_columns, actions, fps"):
         open_recordings(path, colour="red")
 
 

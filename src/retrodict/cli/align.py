@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from retrodict.cli import show
-from retrodict.cli.arguments import Number, OptionalPath, Recorded, parse
+from retrodict.cli.arguments import UNSAID, Number, OptionalPath, ReadingOptions, Recorded, parse
 
 
 def run(argv: Sequence[str]) -> None:
@@ -13,7 +13,13 @@ def run(argv: Sequence[str]) -> None:
 
 
 def align(
-    recordings: Recorded, /, mend: OptionalPath = None, episodes: bool = False, seed: Number = 0, json: bool = False
+    recordings: Recorded,
+    /,
+    reading: ReadingOptions = UNSAID,
+    mend: OptionalPath = None,
+    episodes: bool = False,
+    seed: Number = 0,
+    json: bool = False,
 ) -> None:
     """Find the lag between what is seen and the actions, per episode and before anything is learned.
 
@@ -25,6 +31,7 @@ def align(
 
     Args:
         recordings: file or folder; at least one episode with actions.
+        reading: how it is read.
         mend: write the recordings, with actions moved to where they belong, into this folder.
         episodes: list every episode.
         seed: seed of the small models.
@@ -33,7 +40,7 @@ def align(
     from retrodict.trajectories import alignment
     from retrodict.trajectories.stores import open
 
-    found = open(recordings)
+    found = open(recordings, **reading.options)
     lags = alignment.align(found, seed=seed)
     if json:
         show.as_json(lags.to_json())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +22,47 @@ Number = Annotated[int, tyro.conf.arg(metavar="N")]
 OptionalPath = Annotated[Path | None, tyro.conf.arg(metavar="PATH")]
 Settings = Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="NAME=VALUE ...", help_behavior_hint="(default: none)")]
 """Settings of a world; see `settings`."""
+
+Column = Annotated[str | None, tyro.conf.arg(metavar="COLUMN", help_behavior_hint="(default: guessed)")]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the user knows of the files and they do not say; which of it a kind of file takes, its reader says."""
+
+    time: Column = None
+    """column of a table or log that is its clock; `none` where there is none."""
+    episode: Column = None
+    """column of a table that numbers or names the episodes; `none` where there is none."""
+    action_columns: Annotated[
+        tuple[str, ...], tyro.conf.arg(metavar="COLUMN ...", help_behavior_hint="(default: those called action)")
+    ] = ()
+    """columns of a table or log that make up the action."""
+    action_range: Annotated[
+        tuple[float, ...], tyro.conf.arg(metavar="LOW HIGH ...", help_behavior_hint="(default: as the files say, or unknown)")
+    ] = ()
+    """range of continuous actions, such as -1 1: for all their numbers, or one pair for each."""
+    fps: Annotated[float | None, tyro.conf.arg(metavar="RATE", help_behavior_hint="(default: as the files say)")] = None
+    """steps per second, for files that do not say."""
+    nan_is_missing: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """mark empty cells and NaN as missing, instead of refusing them."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What is said, as options of `retrodict.open`."""
+        given = {
+            "time": self.time,
+            "episode": self.episode,
+            "action_columns": self.action_columns or None,
+            "actions": self.action_range or None,
+            "fps": self.fps,
+            "nan_is_missing": self.nan_is_missing or None,
+        }
+        return {name: value for name, value in given.items() if value is not None}
+
+
+UNSAID = Reading()
+ReadingOptions = Annotated[Reading, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="reading")]
 
 CHECKPOINT_EVERY = 100
 """Steps that a training loses at most when it is killed; Ctrl-C loses none."""

@@ -15,9 +15,12 @@ import tyro
 from retrodict.cli import show
 from retrodict.cli.arguments import (
     CHECKPOINT_EVERY,
+    UNSAID,
     Number,
     OptionalPath,
     Out,
+    Reading,
+    ReadingOptions,
     Recorded,
     at_least,
     default_work,
@@ -53,10 +56,12 @@ def run(argv: Sequence[str]) -> None:
     kind = lookup(slug)
     require_law(kind)
     chosen = parse(_arguments(kind), rest, "fit-law", ABOUT.format(slug=slug, title=kind.card.title))
-    fit_law(chosen.system, chosen.recordings, chosen.out, chosen.seeds, chosen.work, chosen.overwrite)
+    fit_law(chosen.system, chosen.recordings, chosen.reading, chosen.out, chosen.seeds, chosen.work, chosen.overwrite)
 
 
-def fit_law(system: System, path: Path, out: Path, seeds: int, work: Path | None, overwrite: bool = False) -> None:
+def fit_law(
+    system: System, path: Path, reading: Reading, out: Path, seeds: int, work: Path | None, overwrite: bool = False
+) -> None:
     """Fit under several seeds, judge, write."""
     at_least(1, seeds=seeds)
     refuse_taken(out, overwrite)
@@ -66,7 +71,7 @@ def fit_law(system: System, path: Path, out: Path, seeds: int, work: Path | None
     from retrodict.trajectories.stores import open
 
     laws.require_observations(system)  # type: ignore[arg-type]
-    recordings = open(path)
+    recordings = open(path, **reading.options)
     names = laws.channels(recordings)
     learning, held = laws.divided(recordings, HELD_OUT)
     laws.judged_by(held, names)  # before anything is learned
@@ -115,6 +120,7 @@ def _arguments(kind: type[System]) -> type[Any]:
             ("recordings", Annotated[Recorded, tyro.conf.arg(help="file or folder; `retrodict info` says what it holds.")]),
             ("out", Annotated[Out, tyro.conf.arg(help="folder to write the law, the verdict and the report into.")]),
             ("system", Annotated[kind, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")]),
+            ("reading", ReadingOptions, UNSAID),
             ("seeds", Annotated[Number, tyro.conf.arg(help="fits, from --seed on; their spread is the uncertainty.")], 3),
             (
                 "work",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrodict.cli import show
-from retrodict.cli.arguments import Recorded, parse
+from retrodict.cli.arguments import UNSAID, ReadingOptions, Recorded, parse
 
 if TYPE_CHECKING:
     from retrodict.trajectories import Recordings
@@ -19,7 +19,7 @@ def run(argv: Sequence[str]) -> None:
     parse(info, argv, "info")
 
 
-def info(recordings: Recorded, /, episodes: bool = False, json: bool = False) -> None:
+def info(recordings: Recorded, /, reading: ReadingOptions = UNSAID, episodes: bool = False, json: bool = False) -> None:
     """Say what recordings hold: episodes, features and who has them, what the actions mean, and what had to be guessed.
 
     Opens a LeRobot dataset (v2.0, v2.1, v3.0), a Minari dataset, an HDF5 file in the manner of D4RL or robomimic, a folder of
@@ -29,12 +29,13 @@ def info(recordings: Recorded, /, episodes: bool = False, json: bool = False) ->
 
     Args:
         recordings: file or folder.
+        reading: how it is read.
         episodes: list every episode.
         json: print JSON.
     """
     from retrodict.trajectories.stores import open
 
-    found = open(recordings)
+    found = open(recordings, **reading.options)
     summary = summarise(found, recordings)
     if json:
         show.as_json({**summary, "episode_list": listed(found)} if episodes else summary)

@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from retrodict.cli import show
-from retrodict.cli.arguments import CHECKPOINT_EVERY, Number, OptionalPath, Out, Recorded, default_work, parse, refuse_taken
+from retrodict.cli.arguments import (
+    CHECKPOINT_EVERY,
+    UNSAID,
+    Number,
+    OptionalPath,
+    Out,
+    ReadingOptions,
+    Recorded,
+    default_work,
+    parse,
+    refuse_taken,
+)
 
 if TYPE_CHECKING:
     from retrodict.systems import System
@@ -29,6 +40,7 @@ def label(
     recordings: Recorded,
     /,
     out: Out,
+    reading: ReadingOptions = UNSAID,
     model: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: train one)")] = None,
     max_error: Annotated[float | None, tyro.conf.arg(metavar="SHARE", help_behavior_hint="(default: keep all)")] = None,
     emit: Annotated[
@@ -60,6 +72,7 @@ def label(
     Args:
         recordings: file or folder.
         out: folder to write; what a stopped run needs to carry on lies beside it until it is done.
+        reading: how the recordings are read, and those of --calibration.
         model: folder of a fitted inverse model.
         max_error: largest share of wrong labels among the kept ones.
         emit: what becomes of labels that are withheld. split: every run of kept steps is an episode; weight: all steps, with
@@ -79,11 +92,11 @@ def label(
 
     if report is not None and report.is_dir():
         raise DataError(f"--report {report} is a folder; name a file to write the page to, such as {report / 'labels.html'}.")
-    found = open(recordings)
+    found = open(recordings, **reading.options)
     if model is None and not default_work(out).exists():
         refuse_taken(out, overwrite)
     labelling.unlabelled(found)  # said before a model is trained for nothing
-    judged_on = open(calibration) if calibration is not None else None
+    judged_on = open(calibration, **reading.options) if calibration is not None else None
     system = (
         System.load(model)
         if model is not None

@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 import tyro
 
 from retrodict.cli import show
-from retrodict.cli.arguments import CHECKPOINT_EVERY, OptionalPath, Out, Recorded, default_work, parse, refuse_taken
+from retrodict.cli.arguments import (
+    CHECKPOINT_EVERY,
+    UNSAID,
+    OptionalPath,
+    Out,
+    Reading,
+    ReadingOptions,
+    Recorded,
+    default_work,
+    parse,
+    refuse_taken,
+)
 
 if TYPE_CHECKING:
     from retrodict.systems import System
@@ -56,11 +67,27 @@ def run(argv: Sequence[str]) -> None:
         slug=card.slug,
     )
     chosen = parse(_arguments(kind), argv[1:], f"train {argv[0]}", about, _with_saved_systems())
-    train(chosen.system, chosen.recordings, chosen.out, chosen.work, chosen.devices, chosen.precision, chosen.overwrite)
+    train(
+        chosen.system,
+        chosen.recordings,
+        chosen.reading,
+        chosen.out,
+        chosen.work,
+        chosen.devices,
+        chosen.precision,
+        chosen.overwrite,
+    )
 
 
 def train(
-    system: System, recordings: Path, out: Path, work: Path | None, devices: int, precision: Any, overwrite: bool = False
+    system: System,
+    recordings: Path,
+    reading: Reading,
+    out: Path,
+    work: Path | None,
+    devices: int,
+    precision: Any,
+    overwrite: bool = False,
 ) -> None:
     """Open, fit, save."""
     refuse_taken(out, overwrite)
@@ -68,7 +95,7 @@ def train(
     from retrodict.trajectories.stores import open
 
     kept = Run(folder=work or default_work(out), checkpoint_every=CHECKPOINT_EVERY, devices=devices, precision=precision)
-    system.fit(open(recordings), run=kept)
+    system.fit(open(recordings, **reading.options), run=kept)
     system.save(out)
     learned = show.count(len(system.learned_from_), "episode")
     show.say(f"{system.card.slug} learned from {learned} of {recordings} and stands in {out}.")
@@ -103,6 +130,7 @@ def _arguments(kind: type[System]) -> type[Any]:
             ("recordings", Annotated[Recorded, tyro.conf.arg(help="file or folder; `retrodict info` says what it holds.")]),
             ("out", Annotated[Out, tyro.conf.arg(help="folder to write the fitted system into.")]),
             ("system", Annotated[kind, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")]),
+            ("reading", ReadingOptions, UNSAID),
             (
                 "work",
                 Annotated[OptionalPath, tyro.conf.arg(help="checkpoints and logs go here; FOLDER.work where not given.")],

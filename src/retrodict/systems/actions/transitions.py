@@ -73,7 +73,10 @@ def reach(space: ActionSpace | None, who: str) -> Normaliser:
         if not isinstance(part, Box):
             raise DataError(f"{who} works with continuous actions; the part {name!r} of these is a {part.kind}.")
         if part.low is None or part.high is None:
-            raise DataError(f"{who} needs the range of {', '.join(part.names)}: give `low` and `high` in the action space.")
+            raise DataError(
+                f"{who} needs the range of {', '.join(part.names)}, which the recordings do not say: open them with "
+                "actions=(low, high), on the command line --action-range LOW HIGH."
+            )
         low += [part.low] * part.width
         high += [part.high] * part.width
     return Normaliser.box(np.array(low), np.array(high))

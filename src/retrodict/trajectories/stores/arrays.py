@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from retrodict.trajectories.stores.checks import check_finite
 from retrodict.trajectories.stores.headers import ACTION as ACTION_HEADER
 from retrodict.trajectories.stores.headers import EPISODE, NAMED, PREFIXES, clock_unit
 from retrodict.trajectories.stores.series import constant_entries, hold, rate, settle_actions
+from retrodict.trajectories.stores.stating import Stated
 
 KIND = "an array of time series (.npy with (T,), (T, N) or (E, T, N); .npz)"
 SUFFIXES = (".npy", ".npz")
@@ -27,7 +28,16 @@ def recognises(path: Path) -> bool:
     return path.is_file() and path.suffix.lower() in SUFFIXES
 
 
-def read(path: Path, *, fps: float | None = None, nan_is_missing: bool = False) -> Recordings:
+@dataclass(frozen=True)
+class Options:
+    """What the user says of the arrays; see `read`."""
+
+    fps: float | None
+    nan_is_missing: bool
+    actions: Stated | None
+
+
+def read(path: Path, *, fps: float | None = None, nan_is_missing: bool = False, actions: Stated | None = None) -> Recordings:
     """Recordings over the arrays of a NumPy file.
 
     `.npy`: (T,), (T, N) or (E, T, N) numbers become `observation.state` of one or E episodes, memory-mapped.
@@ -39,6 +49,7 @@ def read(path: Path, *, fps: float | None = None, nan_is_missing: bool = False) 
         path: the file.
         fps: steps per second; a file holds none unless it has a clock.
         nan_is_missing: mark NaN in `valid.<feature>` instead of refusing it.
+        actions: what an action means, see `opening.open`.
 
     Raises DataError for damaged files, pickled objects, arrays of other shapes, gaps and infinite values.
     """
@@ -54,20 +65,21 @@ def read(path: Path, *, fps: float | None = None, nan_is_missing: bool = False) 
     for name, array in arrays.items():
         if array.dtype.kind not in "biufU":
             raise DataError(f"{path}: {name!r} holds {array.dtype}; numbers or texts are expected.")
+    options = Options(fps, nan_is_missing, actions)
     if isinstance(loaded, np.ndarray):
-        return _from_one(path, loaded, fps, nan_is_missing)
-    return _from_several(path, arrays, fps, nan_is_missing)
+        return _from_one(path, loaded, options)
+    return _from_several(path, arrays, options)
 
 
-def _from_one(path: Path, array: np.ndarray, fps: float | None, nan_is_missing: bool) -> Recordings:
+def _from_one(path: Path, array: np.ndarray, options: Options) -> Recordings:
     if array.ndim not in (1, 2, 3) or array.size == 0 or array.dtype.kind == "U":
         raise DataError(f"{path} holds {array.dtype} of shape {array.shape}; numbers (T,), (T, N) or (E, T, N) are expected.")
     series = list(array) if array.ndim == 3 else [array[:, None] if array.ndim == 1 else array]
     guessed = [f"{path.name}: {array.shape} is read as {'(E, T, N)' if array.ndim == 3 else '(T, N)'[: 3 * array.ndim]}."]
-    return _assemble(path, [{STATE: values} for values in series], [], fps, guessed, nan_is_missing)
+    return _assemble(path, [{STATE: values} for values in series], [], options, guessed)
 
 
-def _from_several(path: Path, arrays: Mapping[str, np.ndarray], fps: float | None, nan_is_missing: bool) -> Recordings:
+def _from_several(path: Path, arrays: Mapping[str, np.ndarray], options: Options) -> Recordings:
     clocks = {
         name: unit
         for name, array in arrays.items()
@@ -76,7 +88,7 @@ def _from_several(path: Path, arrays: Mapping[str, np.ndarray], fps: float | Non
     told = [name for name in arrays if _feature(name) or name in clocks or name.lower() in EPISODE]
     guessed: list[str] = []
     if not told:
-        return _clips(path, arrays, fps, nan_is_missing)
+        return _clips(path, arrays, options)
     lengths = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
     if len(set(lengths.values())) != 1 or 0 in lengths.values():
         raise DataError(f"{path}: arrays need one common length above 0 (one row a step), got {lengths}.")
@@ -110,10 +122,10 @@ def _from_several(path: Path, arrays: Mapping[str, np.ndarray], fps: float | Non
                     f"{path}: its clock runs backwards at row {int((np.diff(clock) < 0).argmax()) + 1}; sort the rows."
                 )
             episode["timestamp"] = clock - clock[0]
-    return _assemble(path, episodes, [], fps, guessed, nan_is_missing)
+    return _assemble(path, episodes, [], options, guessed)
 
 
-def _clips(path: Path, arrays: Mapping[str, np.ndarray], fps: float | None, nan_is_missing: bool) -> Recordings:
+def _clips(path: Path, arrays: Mapping[str, np.ndarray], options: Options) -> Recordings:
     """Each array an episode: the commonest width is that of the clips, the rest is kept as structures."""
     widths = [array.shape[1] for array in arrays.values() if array.ndim == 2 and array.dtype.kind == "f" and len(array)]
     if not widths:
@@ -124,23 +136,22 @@ def _clips(path: Path, arrays: Mapping[str, np.ndarray], fps: float | None, nan_
     rest = {name: array.tolist() for name, array in arrays.items() if name not in clips}
     guessed = [f"{path.name}: each of {len(clips)} arrays with {width} columns is read as an episode."]
     guessed += [f"{path.name}: {name!r} {arrays[name].shape} is kept under structures." for name in rest]
-    return _assemble(path, [{STATE: clip} for clip in clips.values()], list(clips), fps, guessed, nan_is_missing, structures=rest)
+    return _assemble(path, [{STATE: clip} for clip in clips.values()], list(clips), options, guessed, structures=rest)
 
 
 def _assemble(
     path: Path,
     episodes: list[dict[str, np.ndarray]],
     names: list[str],
-    fps: float | None,
+    options: Options,
     guessed: list[str],
-    nan_is_missing: bool,
     **about: Any,
 ) -> Recordings:
     for i, episode in enumerate(episodes):
         for name in list(episode):
             where = f"{path}: {name!r} of episode {names[i] if names else i}"
             array = episode[name]
-            if nan_is_missing and name != "timestamp" and array.dtype.kind == "f" and (missing := np.isnan(array)).any():
+            if options.nan_is_missing and name != "timestamp" and array.dtype.kind == "f" and (missing := np.isnan(array)).any():
                 flat, gaps = array.reshape(len(array), -1), missing.reshape(len(array), -1)
                 if gaps.all(0).any():
                     raise DataError(f"{where} has an entry that is NaN throughout; drop it.")
@@ -149,11 +160,11 @@ def _assemble(
             check_finite(episode[name], where)
     width = next((episode[ACTION].shape[1:] for episode in episodes if ACTION in episode), None)
     entries = [] if width is None else ["action"] if width in ((), (1,)) else [f"action_{i}" for i in range(width[0])]
-    space, episodes = settle_actions(episodes, entries, guessed)
+    space, episodes = settle_actions(episodes, entries, options.actions, guessed)
     if STATE in episodes[0] and episodes[0][STATE].ndim == 2:
         guessed += constant_entries(episodes, [f"entry {i} of observation.state" for i in range(episodes[0][STATE].shape[1])])
     clocks = [episode["timestamp"] for episode in episodes if "timestamp" in episode]
-    fps = rate(clocks) if fps is None else fps
+    fps = rate(clocks) if options.fps is None else options.fps
     if fps is None:
         guessed.append("no even clock: steps are counted and fps is unknown (give fps=... where it is known).")
     made = from_arrays(episodes, fps=fps, actions=space, source=str(path), meta={"guessed": guessed}, **about)

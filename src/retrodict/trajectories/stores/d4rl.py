@@ -18,6 +18,7 @@ from retrodict.trajectories.recordings import Recordings
 from retrodict.trajectories.stores.checks import ROWS_AT_ONCE, check_finite
 from retrodict.trajectories.stores.finals import keep
 from retrodict.trajectories.stores.hdf5_columns import column_of
+from retrodict.trajectories.stores.stating import RANGE_UNKNOWN, Stated, stated_space
 from retrodict.trajectories.stores.views import FlatView, Layout, as_frames, feature_of, layout, observation_name
 
 NEXT = "next."
@@ -48,7 +49,7 @@ def recognises(file: Any) -> bool:
     return "observations" in file and isinstance(file.get("actions"), h5py.Dataset)
 
 
-def read(file: Any, path: Path, fps: float | None, infos: bool) -> Recordings:
+def read(file: Any, path: Path, fps: float | None, infos: bool, actions: Stated | None) -> Recordings:
     """Recordings over an open file; see `hdf5.read`."""
     found = _found(file, path, infos)
     guessed: list[str] = []
@@ -66,7 +67,7 @@ def read(file: Any, path: Path, fps: float | None, infos: bool) -> Recordings:
             following.append(Following(feature, observed, dataset, lies))
         else:
             columns[feature], features[feature] = column_of(dataset, lies), feature_of(dataset.shape[1:], dataset.dtype, lies)
-    columns[ACTION], space = action_column(file["actions"], path, guessed)
+    columns[ACTION], space = action_column(file["actions"], path, actions, guessed)
     features[ACTION] = Feature("float32", (space.width,))
     flags = {name: _flag(file[source]) for name, source in FLAGS.items() if source in file}
     if flags:
@@ -112,11 +113,15 @@ def _found(file: Any, path: Path, infos: bool) -> dict[str, Any]:
     return found
 
 
-def action_column(dataset: Any, path: Path, guessed: list[str]) -> tuple[Column, ActionSpace]:
-    """The `action` column of a dataset (T,) or (T, n) and its meaning: whole numbers (T,) are choices, the rest is unknown."""
-    if dataset.dtype.kind not in "iu" or dataset.ndim > 1:
-        guessed.append(f"{path.name}: the meaning and range of the numbers of an action are unknown.")
-        return continuous_actions(dataset, str(path))
+def action_column(dataset: Any, path: Path, stated: Stated | None, guessed: list[str]) -> tuple[Column, ActionSpace]:
+    """The `action` column of a dataset (T,) or (T, n) and its meaning.
+
+    Where it is not stated, whole numbers (T,) are choices, and of others nothing is known.
+    """
+    if stated is not None or dataset.dtype.kind not in "iu" or dataset.ndim > 1:
+        if stated is None:
+            guessed.append(f"{path.name}: what an action means is unknown, and {RANGE_UNKNOWN}.")
+        return continuous_actions(dataset, str(path), stated)
     values = dataset[()]
     if values.min() < 0:
         raise DataError(f"{path}: actions are whole numbers down to {values.min()}; choices that start at 0 are expected.")
@@ -125,12 +130,12 @@ def action_column(dataset: Any, path: Path, guessed: list[str]) -> tuple[Column,
     return FlatView((column_of(dataset),), (0,)), ActionSpace({ACTION: choices}, leads=True)
 
 
-def continuous_actions(dataset: Any, where: str) -> tuple[Column, ActionSpace]:
-    """The `action` column of a dataset (T, n) of which nothing is known but that each action leads to the next observation."""
+def continuous_actions(dataset: Any, where: str, stated: Stated | None) -> tuple[Column, ActionSpace]:
+    """The `action` column of a dataset (T, n), each action of which leads to the next observation; else all is as stated."""
     check_finite(dataset, f"{where}: 'actions'")
     column = column_of(dataset)
     width = int(np.prod(dataset.shape[1:]))
-    space = ActionSpace({ACTION: Box(tuple(f"action_{i}" for i in range(width)))}, leads=True)
+    space = stated_space(stated, ActionSpace({ACTION: Box(tuple(f"action_{i}" for i in range(width)))}, leads=True))
     return (column if dataset.dtype == np.float32 and dataset.ndim == 2 else FlatView((column,), (0,))), space
 
 

@@ -9,6 +9,7 @@ from retrodict.errors import DataError
 from retrodict.trajectories.recordings import Recordings
 from retrodict.trajectories.stores import d4rl, robomimic
 from retrodict.trajectories.stores.hdf5_columns import opened
+from retrodict.trajectories.stores.stating import Stated
 
 KIND = "an HDF5 file as D4RL or robomimic writes them"
 SUFFIXES = (".hdf5", ".h5", ".hdf")
@@ -20,7 +21,7 @@ def recognises(path: Path) -> bool:
     return path.is_file() and path.suffix.lower() in SUFFIXES
 
 
-def read(path: Path, *, fps: float | None = None, infos: bool = True) -> Recordings:
+def read(path: Path, *, fps: float | None = None, infos: bool = True, actions: Stated | None = None) -> Recordings:
     """Recordings over an HDF5 file; values stay on disk and are read by row.
 
     `action[t]` leads from `observation[t]` to the next; what the simulator knew (infos, states) becomes `privileged.<name>`; the
@@ -30,14 +31,15 @@ def read(path: Path, *, fps: float | None = None, infos: bool = True) -> Recordi
         path: the file.
         fps: steps per second where the file does not say.
         infos: False leaves `privileged.*` out.
+        actions: what an action means, see `opening.open`; the file does not say its range.
 
     Raises DataError for damaged files, other layouts, arrays whose lengths or shapes do not agree, and NaN.
     """
     with opened(path) as file:
         if robomimic.recognises(file):
-            return robomimic.read(file, path, fps, infos)
+            return robomimic.read(file, path, fps, infos, actions)
         if d4rl.recognises(file):
-            return d4rl.read(file, path, fps, infos)
+            return d4rl.read(file, path, fps, infos, actions)
         raise DataError(
             f"{path} holds {_listed(file)}; `observations` and `actions` (D4RL) or `data/demo_<i>` (robomimic) are expected."
         )

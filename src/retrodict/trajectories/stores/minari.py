@@ -21,6 +21,7 @@ from retrodict.trajectories.stores.headers import TASK
 from retrodict.trajectories.stores.minari_files import Raw, read_arrow, read_hdf5
 from retrodict.trajectories.stores.minari_writing import METADATA, OURS, write
 from retrodict.trajectories.stores.spaces import Leaf, action_space, leaves, observation_names
+from retrodict.trajectories.stores.stating import Stated, stated_space
 from retrodict.trajectories.stores.views import FlatView, feature_of, layout
 
 __all__ = ["KIND", "read", "recognises", "write"]
@@ -36,7 +37,7 @@ def recognises(path: Path) -> bool:
     return path.is_dir() and _metadata(path) is not None
 
 
-def read(path: Path, *, fps: float | None = None, infos: bool = True) -> Recordings:
+def read(path: Path, *, fps: float | None = None, infos: bool = True, actions: Stated | None = None) -> Recordings:
     """Recordings over a Minari dataset (HDF5, Arrow or Parquet); values stay on disk and are read by row.
 
     A box becomes `observation.state`, a picture `observation.images.<key>`, the entries of a dict or tuple `observation.<key>`;
@@ -47,6 +48,7 @@ def read(path: Path, *, fps: float | None = None, infos: bool = True) -> Recordi
         path: the folder of the dataset, or the `data` folder in it.
         fps: steps per second, of which the format says nothing.
         infos: False leaves `privileged.*` out.
+        actions: what an action means, see `opening.open`, in place of what the dataset says.
 
     Raises DataError for damaged files, arrays that do not fit the spaces, no episodes, and NaN.
     """
@@ -56,6 +58,7 @@ def read(path: Path, *, fps: float | None = None, infos: bool = True) -> Recordi
     try:
         observed, acted = (leaves(json.loads(about[f"{name}_space"])) for name in ("observation", "action"))
         space = ActionSpace.from_json(ours["actions"]) if "actions" in ours else action_space(acted)
+        space = stated_space(actions, space)
     except DataError as error:
         raise DataError(f"{data / METADATA}: {error}") from None
     builder = Builder(

@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from retrodict.errors import DataError
+from retrodict.trajectories.stores.stating import check_stated
 
 if TYPE_CHECKING:
     from retrodict.trajectories.recordings import Recordings
@@ -32,7 +33,14 @@ def open(path: str | Path, **options: Any) -> Recordings:
 
     `meta["guessed"]` says what the reader had to guess, `meta["origin"]` where the recordings were first read from.
 
-    Raises DataError when nothing is there, no store knows it, an option does not exist, or the data are damaged.
+    Args:
+        path: file or folder.
+        options: what the reader of such files takes (`fps`, `time`, `nan_is_missing`, ...). All take `actions`, what an action
+            means: an `ActionSpace`, a space of Gymnasium, or the range of continuous actions, `(low, high)` for all their numbers
+            or `(low, high, low, high, ...)` for each in turn. What it leaves unsaid is as the file says, or unknown.
+
+    Raises DataError when nothing is there, no store knows it, an option does not exist, the data are damaged, or an action is not
+    of the space that is stated.
     """
     path = Path(path)
     if not path.exists():
@@ -45,7 +53,10 @@ def open(path: str | Path, **options: Any) -> Recordings:
                     f"{path} is {store.KIND}, whose reader has no option {sorted(unknown)[0]!r}; "
                     f"it has {', '.join(accepted) or 'none'}."
                 )
-            return _with_origin(store.read(path, **options), path, name)
+            recordings = store.read(path, **options)
+            if options.get("actions") is not None:
+                check_stated(recordings)
+            return _with_origin(recordings, path, name)
     raise DataError(
         f"{path} is not known here ({_seen(path)}); can be opened: {'; '.join(store.KIND for _, store in _stores())}."
     )

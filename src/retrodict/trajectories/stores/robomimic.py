@@ -20,6 +20,7 @@ from retrodict.trajectories.stores.checks import check_finite
 from retrodict.trajectories.stores.d4rl import continuous_actions
 from retrodict.trajectories.stores.finals import keep
 from retrodict.trajectories.stores.hdf5_columns import column_of
+from retrodict.trajectories.stores.stating import RANGE_UNKNOWN, Stated
 from retrodict.trajectories.stores.views import as_frames, feature_of, layout, observation_name
 
 DEMO = re.compile(r"demo_(\d+)")
@@ -30,7 +31,7 @@ def recognises(file: Any) -> bool:
     return isinstance(file.get("data"), h5py.Group) and any(DEMO.fullmatch(name) for name in file["data"])
 
 
-def read(file: Any, path: Path, fps: float | None, infos: bool) -> Recordings:
+def read(file: Any, path: Path, fps: float | None, infos: bool, actions: Stated | None) -> Recordings:
     """Recordings over an open file; see `hdf5.read`. `meta["masks"]` of an episode names the masks that it is in."""
     data = file["data"]
     guessed: list[str] = []
@@ -58,7 +59,7 @@ def read(file: Any, path: Path, fps: float | None, infos: bool) -> Recordings:
                     f"{list(features[feature].shape)} in earlier demonstrations; one shape is expected."
                 )
             slices[feature] = Slice(column)
-        column, spaces[name] = continuous_actions(demo["actions"], where)
+        column, spaces[name] = continuous_actions(demo["actions"], where, actions)
         slices[ACTION] = Slice(column)
         first = next(iter(spaces))
         if spaces[name].width != spaces[first].width:
@@ -78,7 +79,8 @@ def read(file: Any, path: Path, fps: float | None, infos: bool) -> Recordings:
     features[ACTION] = Feature("float32", (space.width,))
     if depths := [feature for feature in features if feature.startswith(DEPTH)]:
         guessed.append(f"{path.name}: {', '.join(depths)} may not be in metres; the file does not say.")
-    guessed.append(f"{path.name}: the meaning and range of the {space.width} numbers of an action are unknown.")
+    if actions is None:
+        guessed.append(f"{path.name}: what an action means is unknown, and {RANGE_UNKNOWN}.")
     fps = fps if fps is not None else environment.get("env_kwargs", {}).get("control_freq")
     return Recordings(features, tuple(episodes), fps=fps, actions=space, meta={"guessed": guessed, "env_args": environment})
 

@@ -11,6 +11,7 @@ from retrodict.trajectories.actions import ActionSpace, Box, Discrete
 from retrodict.trajectories.features import ACTION, STATE, VALID, Feature
 from retrodict.trajectories.stores.headers import Headers
 from retrodict.trajectories.stores.logs import Log
+from retrodict.trajectories.stores.stating import RANGE_UNKNOWN, Stated, stated_space
 
 CHOICES = 64
 """Whole numbers from 0 to below this, in one column called action, are taken for choices."""
@@ -126,14 +127,14 @@ def rate(clocks: Iterable[np.ndarray]) -> float | None:
 
 
 def settle_actions(
-    episodes: Sequence[dict[str, np.ndarray]], names: Sequence[str], guessed: list[str]
+    episodes: Sequence[dict[str, np.ndarray]], names: Sequence[str], stated: Stated | None, guessed: list[str]
 ) -> tuple[ActionSpace | None, list[dict[str, np.ndarray]]]:
     """What the `action` arrays of all episodes mean, and the episodes with actions in its flat encoding.
 
-    Texts become choices in alphabetical order; whole numbers from 0 in one column are choices; anything else is continuous.
-    `names` go with the numbers of an action; what was guessed is added to `guessed`.
+    Where it is not stated, texts become choices in alphabetical order; whole numbers from 0 in one column are choices; anything
+    else is continuous. `names` go with the numbers of an action; what was guessed is added to `guessed`.
 
-    Raises DataError where episodes have actions of different widths or kinds.
+    Raises DataError where episodes have actions of different widths or kinds, or others than stated.
     """
     given = [episode[ACTION] for episode in episodes if ACTION in episode]
     if not given:
@@ -141,18 +142,35 @@ def settle_actions(
     if len(kinds := {(array.dtype == object, array.shape[1:]) for array in given}) > 1:
         raise DataError(f"actions differ between episodes ({', '.join(map(str, sorted(kinds)))}); one action space is expected.")
     if given[0].dtype == object:
-        choices = tuple(sorted({text for array in given for text in array}))
-        guessed.append(f"the texts of {names[0]!r} are choices: {', '.join(choices)}.")
-        index = {text: i for i, text in enumerate(choices)}
-        episodes = [
-            {**e, ACTION: np.array([[index[text]] for text in e[ACTION]], np.float32)} if ACTION in e else e for e in episodes
-        ]
-        return ActionSpace({names[0]: Discrete(choices)}), list(episodes)
+        return _choices_by_name(episodes, names[0], stated, guessed)
+    continuous = ActionSpace({ACTION: Box(tuple(names))})
+    if stated is not None:
+        return stated_space(stated, continuous), list(episodes)
     highest = max(float(array.max()) for array in given)
     if len(names) == 1 and 1 <= highest < CHOICES and all(map(_are_choices, given)):
         guessed.append(f"{names[0]!r} holds whole numbers from 0 to {highest:g}: taken for choices.")
         return ActionSpace({names[0]: Discrete(tuple(map(str, range(int(highest) + 1))))}), list(episodes)
-    return ActionSpace({ACTION: Box(tuple(names))}), list(episodes)
+    guessed.append(f"an action is taken for continuous, and {RANGE_UNKNOWN}.")
+    return continuous, list(episodes)
+
+
+def _choices_by_name(
+    episodes: Sequence[dict[str, np.ndarray]], name: str, stated: Stated | None, guessed: list[str]
+) -> tuple[ActionSpace, list[dict[str, np.ndarray]]]:
+    """The same for actions that are texts."""
+    texts = sorted({text for episode in episodes if ACTION in episode for text in episode[ACTION]})
+    space = stated_space(stated, ActionSpace({name: Discrete(tuple(texts))}))
+    part = next(iter(space.parts.values()))
+    if not isinstance(part, Discrete):
+        raise DataError(f"the actions in {name!r} are texts ({', '.join(texts)}), and a {part.kind} is stated; state a Discrete.")
+    if unknown := [text for text in texts if text not in part.names]:
+        raise DataError(f"{name!r} holds {unknown[0]!r}, which is none of the stated choices {', '.join(part.names)}.")
+    if stated is None:
+        guessed.append(f"the texts of {name!r} are choices: {', '.join(texts)}.")
+    index = {text: i for i, text in enumerate(part.names)}
+    return space, [
+        {**e, ACTION: np.array([[index[text]] for text in e[ACTION]], np.float32)} if ACTION in e else e for e in episodes
+    ]
 
 
 def _are_choices(values: np.ndarray) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import gymnasium
 import numpy as np
 
 from retrodict.errors import DataError
@@ -122,6 +123,27 @@ def space_of_actions(actions: ActionSpace) -> Space:
     """A space whose leaves lie in the order of the parts: the part's own where there is one, else a dict of them."""
     spaces = {name: _space_of_part(part) for name, part in actions.parts.items()}
     return next(iter(spaces.values())) if len(spaces) == 1 else {"type": "Dict", "subspaces": spaces}
+
+
+def space_of_gymnasium(space: gymnasium.Space[Any]) -> Space:
+    """A space of Gymnasium as JSON.
+
+    Raises DataError for kinds of spaces that actions here are not made of.
+    """
+    if isinstance(space, gymnasium.spaces.Dict):
+        return {"type": "Dict", "subspaces": {key: space_of_gymnasium(inner) for key, inner in space.spaces.items()}}
+    if isinstance(space, gymnasium.spaces.Tuple):
+        return {"type": "Tuple", "subspaces": [space_of_gymnasium(inner) for inner in space.spaces]}
+    if isinstance(space, gymnasium.spaces.Box):
+        about = {"dtype": str(space.dtype), "shape": list(space.shape), "low": space.low.tolist(), "high": space.high.tolist()}
+        return {"type": "Box", **about}
+    if isinstance(space, gymnasium.spaces.Discrete):
+        return {"type": "Discrete", "n": int(space.n), "start": int(space.start)}
+    if isinstance(space, gymnasium.spaces.MultiDiscrete):
+        return {"type": "MultiDiscrete", "nvec": space.nvec.tolist(), "start": space.start.tolist()}
+    if isinstance(space, gymnasium.spaces.MultiBinary):
+        return {"type": "MultiBinary", "n": space.n if isinstance(space.n, int) else list(space.n)}
+    raise DataError(f"{space} is no space of actions here; Box, Discrete, Multi*, Dict and Tuple are.")
 
 
 def space_of_feature(feature: Feature, texts: set[str]) -> Space:

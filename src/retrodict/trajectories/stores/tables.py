@@ -22,6 +22,7 @@ from retrodict.trajectories.stores.series import (
     seconds_of,
     settle_actions,
 )
+from retrodict.trajectories.stores.stating import Stated
 
 KIND = "a table of time series (CSV, TSV, JSONL, Parquet), or a folder of such files"
 BESIDE = (".md", ".txt")
@@ -58,7 +59,8 @@ def read(
     *,
     time: str | None = None,
     episode: str | None = None,
-    actions: Sequence[str] | None = None,
+    action_columns: Sequence[str] | None = None,
+    actions: Stated | None = None,
     fps: float | None = None,
     nan_is_missing: bool = False,
 ) -> Recordings:
@@ -71,14 +73,15 @@ def read(
     Args:
         path: a file, or a folder of files with the same columns.
         time, episode: columns of the clock and of the episode of a row; guessed where not given, `none` where there is none.
-        actions: columns that make up `action`.
+        action_columns: columns that make up `action`.
+        actions: what an action means, see `opening.open`.
         fps: steps per second where the table has no clock.
         nan_is_missing: mark empty and NaN cells in `valid.<feature>` instead of refusing them.
 
     Raises DataError for damaged files, gaps, clocks that run backwards, and files whose columns differ.
     """
     logs = [read_log(file) for file in (files_in(path, SUFFIXES) if path.is_dir() else [path])]
-    headers = read_headers(logs[0], time=time, episode=episode, actions=actions)
+    headers = read_headers(logs[0], time=time, episode=episode, actions=action_columns)
     for log in logs[1:]:
         check_same_columns(logs[0], log)
     guessed = list(headers.guessed)
@@ -86,7 +89,7 @@ def read(
     if headers.episode is None:
         guessed.append("no column names an episode: each file is one.")
     action_names, state_names = logs[0].entries(headers.actions), logs[0].entries(headers.state)
-    space, values = settle_actions([piece.values for piece in pieces], action_names, guessed)
+    space, values = settle_actions([piece.values for piece in pieces], action_names, actions, guessed)
     guessed += constant_entries(values, state_names)
     clocks = [piece.clock for piece in pieces if piece.clock is not None]
     if clocks and fps is None:

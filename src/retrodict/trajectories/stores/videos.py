@@ -21,6 +21,7 @@ from retrodict.trajectories.stores.alignment import Film, Match, match, unit_by_
 from retrodict.trajectories.stores.headers import Headers, read_headers
 from retrodict.trajectories.stores.logs import Log, read_log
 from retrodict.trajectories.stores.series import episode_features, name_entries, rate, settle_actions
+from retrodict.trajectories.stores.stating import Stated
 from retrodict.trajectories.stores.tables import check_same_columns
 from retrodict.trajectories.video import VideoInfo, count_frames, frame_times, probe
 
@@ -47,7 +48,8 @@ def read(
     path: Path,
     *,
     time: str | None = None,
-    actions: Sequence[str] | None = None,
+    action_columns: Sequence[str] | None = None,
+    actions: Stated | None = None,
     nan_is_missing: bool = False,
 ) -> Recordings:
     """Recordings of which each video is an episode; one without a log has no `action`.
@@ -61,7 +63,8 @@ def read(
     Args:
         path: a video or a folder.
         time: column of the logs that is their clock; guessed where not given, `none` where there is none.
-        actions: columns that make up `action`; those called action, or else all numbers, where not given.
+        action_columns: columns that make up `action`; those called action, or else all numbers, where not given.
+        actions: what an action means, see `opening.open`.
         nan_is_missing: mark empty cells of the logs in `valid.<feature>` instead of refusing them.
 
     Raises DataError for damaged or empty videos, videos of unequal size or frame rate, and logs that do not fit their videos or
@@ -70,7 +73,7 @@ def read(
     videos = _videos(path)
     first, films = _probe(videos)
     guessed: list[str] = []
-    shares = _timed(dict(_shares(path, videos, time, actions, guessed)), films, guessed)
+    shares = _timed(dict(_shares(path, videos, time, action_columns, guessed)), films, guessed)
     values: list[dict[str, np.ndarray]] = []
     matches: dict[Path, Match] = {}
     from_start = _is_running(shares, films)
@@ -89,7 +92,7 @@ def read(
         guessed[:0] = share.headers.guessed
         entries = {ACTION: share.log.entries(share.headers.actions), STATE: share.log.entries(share.headers.state)}
     space: ActionSpace | None
-    space, values = settle_actions(values, entries.get(ACTION, ()), guessed)
+    space, values = settle_actions(values, entries.get(ACTION, ()), actions, guessed)
     if uneven := [film.name for film in films if film.uneven is not None]:
         guessed.append(
             f"{len(uneven)} of {len(videos)} videos show their frames at uneven intervals ({uneven[0]} is the first); every "

@@ -25,6 +25,7 @@ from retrodict.trajectories.stores.lerobot.images import ParquetImages
 from retrodict.trajectories.stores.lerobot.index import entries as read_entries
 from retrodict.trajectories.stores.lerobot.layout import CLOCK, Entry
 from retrodict.trajectories.stores.lerobot.tables import File, Ragged, Stored, cache_folder, check_type, open_columns
+from retrodict.trajectories.stores.stating import Stated, stated_space
 from retrodict.trajectories.video import probe
 
 KIND = "a LeRobotDataset folder (v3.0, v2.1 or v2.0)"
@@ -41,12 +42,16 @@ def recognises(path: Path) -> bool:
     return (path / layout.INFO).is_file()
 
 
-def read(path: str | Path) -> Recordings:
+def read(path: str | Path, *, actions: Stated | None = None) -> Recordings:
     """Recordings of a LeRobotDataset folder. No frame is decoded; numbers come memory-mapped from the cache folder.
 
     Numeric features of shape (1,) are scalars (T,) unless their entries have names or they are `action`, `latent.action` or
     `observation.*`, which are vectors (T, 1). Every episode has `timestamp` (T,) in seconds; one with several tasks has
     `task_index` (T,), counted in `episode.tasks`. Statistics of camera frames stand in `episode.meta` as `stats/<camera>/<name>`.
+
+    Args:
+        path: the folder.
+        actions: what an action means, see `opening.open`, in place of what the dataset says.
 
     Raises DataError when a file is missing or damaged, a column is not as `info.json` says, a video is too short, an action is
     NaN or null, or there are no episodes.
@@ -74,11 +79,12 @@ def read(path: str | Path) -> Recordings:
         for i, entry in enumerate(episodes)
     )
     present = {name for episode in made for name in episode.slices}
+    space = ours.actions or (ActionSpace.unknown(features[ACTION]) if ACTION in present else None)
     return Recordings(
         {name: feature for name, feature in features.items() if name in present and name not in BOOKKEEPING},
         made,
         fps=ours.fps if extension else info["fps"],
-        actions=ours.actions or (ActionSpace.unknown(features[ACTION]) if ACTION in present else None),
+        actions=space and stated_space(actions, space),
         independent=ours.independent,
         structures=ours.structures,
         meta={**{key: value for key, value in info.items() if key not in LAYOUT_KEYS and value is not None}, **ours.meta},
