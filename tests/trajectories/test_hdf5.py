@@ -176,7 +176,6 @@ def test_robomimic(tmp_path):
 @pytest.mark.parametrize(
     ("name", "array", "said"),
     [
-        ("actions", None, "demo_2 has no 'actions'"),
         ("rewards", np.zeros(9), "'rewards' has 9 rows and 'actions' 3"),
         ("actions", np.zeros((3, 6)), "6 numbers and 7 in demo_0"),
         (
@@ -192,12 +191,95 @@ def test_bad_demonstrations_are_named(tmp_path, name, array, said):
     robomimic(path)
     with h5py.File(path, "a") as file:
         del file[f"data/demo_2/{name}"]
-        if array is not None:
-            file[f"data/demo_2/{name}"] = array
+        file[f"data/demo_2/{name}"] = array
     with pytest.raises(DataError) as caught:
         open_recordings(path)
     assert said in str(caught.value)
     assert "lift.hdf5" in str(caught.value)
+
+
+# ---- what is missing -------------------------------------------------------------------------------------------------------
+
+
+def test_demonstrations_without_actions_are_episodes_without_them(tmp_path):
+    path = tmp_path / "lift.hdf5"
+    robomimic(path)
+    with h5py.File(path, "a") as file:
+        del file["data/demo_2/actions"], file["data/demo_2/rewards"], file["data/demo_10/actions"]
+    recordings = open_recordings(path)
+    assert [("action" in episode, len(episode)) for episode in recordings] == [(True, 5), (False, 3), (False, 4)]
+    assert recordings.actions.width == 7
+    assert "2 of 3 demonstrations have no actions (demo_2 is the first)" in " ".join(recordings.meta["guessed"])
+    with h5py.File(path, "a") as file:
+        del file["data/demo_0/actions"]
+    bare = open_recordings(path)
+    assert (bare.actions, "action" in bare.features, len(bare)) == (None, False, 3)
+
+
+def test_a_file_without_actions_is_recordings_without_them(tmp_path):
+    path = tmp_path / "a.hdf5"
+    d4rl(path, drop=("actions",))
+    recordings = open_recordings(path)
+    assert ([len(episode) for episode in recordings], recordings.actions) == ([4, 1, 6], None)
+    assert "action" not in recordings.features
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_missing_actions_are_marked_where_they_are_said_to_be_missing(tmp_path, packed):
+    path = tmp_path / "a.hdf5"
+    actions = np.arange(22, dtype=np.float32).reshape(11, 2)
+    actions[2], actions[4], actions[8, 1] = np.nan, np.nan, np.nan
+    arrays = d4rl(path, packed=packed, actions=actions)
+    with pytest.raises(DataError, match=r"'actions' is NaN or infinite in row 2 .*nan_is_missing=True, .* --nan-is-missing"):
+        open_recordings(path)
+    recordings = open_recordings(path, nan_is_missing=True)
+    assert ["action" in episode for episode in recordings] == [True, False, True]  # the second has only the one
+    assert recordings[0]["valid.action"].tolist() == [True, True, False, True]
+    assert recordings[0]["action"][2].tolist() == actions[1].tolist()
+    assert recordings[2]["valid.action"].tolist() == [True, True, True, False, True, True]
+    assert recordings.features["valid.action"].dtype == "bool"
+    np.testing.assert_array_equal(recordings[2]["observation.state"], arrays["observations"][5:])
+    assert open_recordings(recordings.save(tmp_path / "out"))[0]["valid.action"].tolist() == [True, True, False, True]
+    d4rl(tmp_path / "b.hdf5", packed=packed, actions=np.full((11, 2), np.inf))
+    with pytest.raises(DataError, match="'actions' is NaN or infinite in row 0"):
+        open_recordings(tmp_path / "b.hdf5", nan_is_missing=True)
+
+
+def test_gaps_in_demonstrations_and_in_what_is_seen_are_marked(tmp_path):
+    path = tmp_path / "lift.hdf5"
+    demos = robomimic(path)
+    with h5py.File(path, "a") as file:
+        file["data/demo_0/actions"][1, 3] = np.nan
+        file["data/demo_2/actions"][:] = np.nan
+        file["data/demo_10/obs/robot0_eef_pos"][0] = np.nan
+    recordings = open_recordings(path, nan_is_missing=True)
+    assert ["action" in episode for episode in recordings] == [True, False, True]
+    assert recordings[0]["valid.action"].tolist() == [True, False, True, True, True]
+    assert recordings[2]["valid.observation.robot0_eef_pos"].tolist() == [False, True, True, True]
+    assert "valid.action" not in recordings[2]
+    np.testing.assert_array_equal(recordings[2]["action"], np.float32(demos["demo_10"]["actions"]))
+    path = tmp_path / "other" / "lift.hdf5"
+    path.parent.mkdir()
+    robomimic(path)
+    with h5py.File(path, "a") as file:
+        file["data/demo_0/actions"][:, 3] = np.nan
+    with pytest.raises(
+        DataError, match=r"episode 0 of .*lift.hdf5: entry 3 is empty or NaN throughout an episode that has the rest"
+    ):
+        open_recordings(path, nan_is_missing=True)
+
+
+def test_what_is_missing_in_both_continues_an_episode(tmp_path):
+    path = tmp_path / "a.hdf5"
+    arrays = d4rl(path, drop=("timeouts",))
+    with h5py.File(path, "a") as file:
+        file["observations"][2, 0] = file["next_observations"][1, 0] = np.nan
+        file["next_observations"][3] = np.nan
+    recordings = open_recordings(path, nan_is_missing=True)
+    assert [len(episode) for episode in recordings] == [4, 1, 6]
+    assert recordings[0]["valid.observation.state"].tolist() == [True, True, False, True]
+    assert "final" not in recordings[0].meta
+    assert recordings[1].meta["final"]["observation.state"] == arrays["next_observations"][4].tolist()
 
 
 # ---- damage ---------------------------------------------------------------------------------------------------------------
@@ -220,8 +302,8 @@ def test_bad_files_are_named(tmp_path):
     assert "'rewards' has 9 rows and 'actions' 11" in refused(path)
     d4rl(path, actions=np.full((11, 2), np.nan))
     assert "'actions' is NaN or infinite in row 0 at entry 0" in refused(path)
-    d4rl(path, drop=("actions",))
-    assert "holds infos, metadata, next_observations" in refused(path)
+    d4rl(path, drop=("observations",))
+    assert "holds actions, infos, metadata, next_observations" in refused(path)
     d4rl(path, actions=np.arange(11) - 3)
     assert "whole numbers down to -3" in refused(path)
 

@@ -14,9 +14,10 @@ from retrodict.errors import DataError
 from retrodict.trajectories.features import ACTION, STATE
 from retrodict.trajectories.recordings import Recordings, from_arrays
 from retrodict.trajectories.stores.checks import check_finite
+from retrodict.trajectories.stores.gaps import marked
 from retrodict.trajectories.stores.headers import ACTION as ACTION_HEADER
 from retrodict.trajectories.stores.headers import EPISODE, NAMED, PREFIXES, clock_unit
-from retrodict.trajectories.stores.series import constant_entries, hold, rate, settle_actions
+from retrodict.trajectories.stores.series import constant_entries, rate, settle_actions
 from retrodict.trajectories.stores.stating import Stated
 
 KIND = "an array of time series (.npy with (T,), (T, N) or (E, T, N); .npz)"
@@ -48,7 +49,7 @@ def read(path: Path, *, fps: float | None = None, nan_is_missing: bool = False, 
     Args:
         path: the file.
         fps: steps per second; a file holds none unless it has a clock.
-        nan_is_missing: mark NaN in `valid.<feature>` instead of refusing it.
+        nan_is_missing: mark NaN in `valid.<feature>` instead of refusing it; what is NaN throughout an episode is absent.
         actions: what an action means, see `opening.open`.
 
     Raises DataError for damaged files, pickled objects, arrays of other shapes, gaps and infinite values.
@@ -150,14 +151,8 @@ def _assemble(
     for i, episode in enumerate(episodes):
         for name in list(episode):
             where = f"{path}: {name!r} of episode {names[i] if names else i}"
-            array = episode[name]
-            if options.nan_is_missing and name != "timestamp" and array.dtype.kind == "f" and (missing := np.isnan(array)).any():
-                flat, gaps = array.reshape(len(array), -1), missing.reshape(len(array), -1)
-                if gaps.all(0).any():
-                    raise DataError(f"{where} has an entry that is NaN throughout; drop it.")
-                episode[name] = hold(flat, gaps).reshape(array.shape)
-                episode[f"valid.{name}"] = ~gaps.any(1)
-            check_finite(episode[name], where)
+            if check_finite(episode[name], where, nan_is_missing=None if name == "timestamp" else options.nan_is_missing):
+                episode |= marked(name, episode.pop(name), f"{path}, episode {names[i] if names else i}")
     width = next((episode[ACTION].shape[1:] for episode in episodes if ACTION in episode), None)
     entries = [] if width is None else ["action"] if width in ((), (1,)) else [f"action_{i}" for i in range(width[0])]
     space, episodes = settle_actions(episodes, entries, options.actions, guessed)

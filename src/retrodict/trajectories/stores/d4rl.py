@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from retrodict.trajectories.features import ACTION, FINAL, PRIVILEGED, Feature
 from retrodict.trajectories.recordings import Recordings
 from retrodict.trajectories.stores.checks import ROWS_AT_ONCE, check_finite
 from retrodict.trajectories.stores.finals import keep
+from retrodict.trajectories.stores.gaps import with_gaps_marked
 from retrodict.trajectories.stores.hdf5_columns import column_of
 from retrodict.trajectories.stores.stating import RANGE_UNKNOWN, Stated, stated_space
 from retrodict.trajectories.stores.views import FlatView, Layout, as_frames, feature_of, layout, observation_name
@@ -39,52 +41,61 @@ class Following:
         same = np.empty(len(self.observed) - 1, bool)
         for start in range(0, len(same), ROWS_AT_ONCE):
             stop = min(start + ROWS_AT_ONCE, len(same))
-            equal = self.following[start:stop] == self.observed[start + 1 : stop + 1]
+            following, observed = self.following[start:stop], self.observed[start + 1 : stop + 1]
+            equal = (following == observed) | ((following != following) & (observed != observed))  # what is missing in both
             same[start:stop] = equal.reshape(stop - start, -1).all(1)
         return same
 
 
 def recognises(file: Any) -> bool:
-    """True where the file has D4RL's two arrays."""
-    return "observations" in file and isinstance(file.get("actions"), h5py.Dataset)
+    """True where the file has D4RL's observations; without `actions`, they are recordings that lack them."""
+    return "observations" in file and not isinstance(file.get("actions"), h5py.Group)
 
 
-def read(file: Any, path: Path, fps: float | None, infos: bool, actions: Stated | None) -> Recordings:
+def read(file: Any, path: Path, *, fps: float | None, infos: bool, actions: Stated | None, nan_is_missing: bool) -> Recordings:
     """Recordings over an open file; see `hdf5.read`."""
     found = _found(file, path, infos)
     guessed: list[str] = []
     columns: dict[str, Column] = {}
     features: dict[str, Feature] = {}
     following = []
+    holed: set[str] = set()
     for name, dataset in found.items():
         group, *keys = name.split("/")
         if group in ("terminals", "timeouts", "actions"):
             continue
-        check_finite(dataset, f"{path}: {name!r}")
+        gaps = check_finite(dataset, f"{path}: {name!r}", nan_is_missing=nan_is_missing)
         lies = layout(dataset.shape[1:], dataset.dtype) if group.endswith("observations") else None
         feature = {"rewards": "next.reward", "infos": PRIVILEGED + ".".join(keys)}.get(group) or observation_name(keys, lies)
         if (observed := found.get("/".join(("observations", *keys)))) is not None and group == "next_observations":
             following.append(Following(feature, observed, dataset, lies))
         else:
             columns[feature], features[feature] = column_of(dataset, lies), feature_of(dataset.shape[1:], dataset.dtype, lies)
-    columns[ACTION], space = action_column(file["actions"], path, actions, guessed)
-    features[ACTION] = Feature("float32", (space.width,))
+            holed |= {feature} if gaps else set()
+    space = None
+    if "actions" in file:
+        gaps = check_finite(file["actions"], f"{path}: 'actions'", nan_is_missing=nan_is_missing)
+        columns[ACTION], space = action_column(file["actions"], path, actions, guessed)
+        features[ACTION] = Feature("float32", (space.width,))
+        holed |= {ACTION} if gaps else set()
     flags = {name: _flag(file[source]) for name, source in FLAGS.items() if source in file}
     if flags:
         flags["next.done"] = np.logical_or.reduce(list(flags.values()))
     columns |= {name: ArrayColumn(values) for name, values in flags.items()}
     features |= dict.fromkeys(flags, Feature("bool", (1,)))
-    ends = _ends(flags, len(file["actions"]), following, path, guessed)
+    ends = _ends(flags, len(next(iter(found.values()))), following, path, guessed)
     finals: list[dict[str, Any]] = [{} for _ in ends]
     for pair in following:
         broken = ~pair.continues()
         broken[ends[:-1]] = False
         if broken.any():
             columns[NEXT + pair.name], features[NEXT + pair.name] = column_of(pair.following, pair.lies), features[pair.name]
+            holed |= {NEXT + pair.name} if pair.name in holed else set()
             guessed.append(f"{path.name}: next observations differ from the following ones and are kept as {NEXT + pair.name!r}.")
             continue
         for final, row in zip(finals, pair.following[ends], strict=True):
-            final[pair.name] = keep(as_frames(row, pair.lies) if pair.lies else row)
+            if not (row != row).any():  # NaN: it is missing
+                final[pair.name] = keep(as_frames(row, pair.lies) if pair.lies else row)
     starts = [0, *(ends[:-1] + 1).tolist()]
     episodes = tuple(
         Episode(
@@ -97,20 +108,28 @@ def read(file: Any, path: Path, fps: float | None, infos: bool, actions: Stated 
         for i, (start, end, final) in enumerate(zip(starts, ends.tolist(), finals, strict=True))
     )
     meta = {"guessed": guessed, "d4rl": _about(file, path, guessed)}
-    return Recordings(features, episodes, fps=fps, actions=space, meta=meta)
+    made = Recordings(features, episodes, fps=fps, actions=space, meta=meta)
+    return with_gaps_marked(made, holed) if holed else made
 
 
 def _found(file: Any, path: Path, infos: bool) -> dict[str, Any]:
     """The arrays that have a row for each step, by their path in the file."""
     groups = ("observations", "actions", "rewards", *FLAGS.values(), "next_observations", *(["infos"] if infos else []))
     found = {name: dataset for group in groups if group in file for name, dataset in _leaves(file, group).items()}
-    rows = {name: dataset.shape[0] if dataset.shape else 0 for name, dataset in found.items()}
-    for name, count in rows.items():
-        if count != rows["actions"] or not count:
-            raise DataError(
-                f"{path}: {name!r} has {count} rows and 'actions' {rows['actions']}; one row a step, at least one, is expected."
-            )
+    check_rows(found, str(path))
     return found
+
+
+def check_rows(found: Mapping[str, Any], where: str) -> int:
+    """The number of rows that arrays have in common; raises DataError where they have none."""
+    rows = {name: dataset.shape[0] if dataset.shape else 0 for name, dataset in found.items()}
+    first = "actions" if "actions" in rows else next(iter(rows))
+    for name, count in rows.items():
+        if count != rows[first] or not count:
+            raise DataError(
+                f"{where}: {name!r} has {count} rows and {first!r} {rows[first]}; one row a step, at least one, is expected."
+            )
+    return rows[first]
 
 
 def action_column(dataset: Any, path: Path, stated: Stated | None, guessed: list[str]) -> tuple[Column, ActionSpace]:
@@ -121,7 +140,7 @@ def action_column(dataset: Any, path: Path, stated: Stated | None, guessed: list
     if stated is not None or dataset.dtype.kind not in "iu" or dataset.ndim > 1:
         if stated is None:
             guessed.append(f"{path.name}: what an action means is unknown, and {RANGE_UNKNOWN}.")
-        return continuous_actions(dataset, str(path), stated)
+        return continuous_actions(dataset, stated)
     values = dataset[()]
     if values.min() < 0:
         raise DataError(f"{path}: actions are whole numbers down to {values.min()}; choices that start at 0 are expected.")
@@ -130,9 +149,8 @@ def action_column(dataset: Any, path: Path, stated: Stated | None, guessed: list
     return FlatView((column_of(dataset),), (0,)), ActionSpace({ACTION: choices}, leads=True)
 
 
-def continuous_actions(dataset: Any, where: str, stated: Stated | None) -> tuple[Column, ActionSpace]:
+def continuous_actions(dataset: Any, stated: Stated | None) -> tuple[Column, ActionSpace]:
     """The `action` column of a dataset (T, n), each action of which leads to the next observation; else all is as stated."""
-    check_finite(dataset, f"{where}: 'actions'")
     column = column_of(dataset)
     width = int(np.prod(dataset.shape[1:]))
     space = stated_space(stated, ActionSpace({ACTION: Box(tuple(f"action_{i}" for i in range(width)))}, leads=True))

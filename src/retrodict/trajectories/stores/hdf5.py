@@ -21,28 +21,35 @@ def recognises(path: Path) -> bool:
     return path.is_file() and path.suffix.lower() in SUFFIXES
 
 
-def read(path: Path, *, fps: float | None = None, infos: bool = True, actions: Stated | None = None) -> Recordings:
+def read(
+    path: Path,
+    *,
+    fps: float | None = None,
+    infos: bool = True,
+    actions: Stated | None = None,
+    nan_is_missing: bool = False,
+) -> Recordings:
     """Recordings over an HDF5 file; values stay on disk and are read by row.
 
     `action[t]` leads from `observation[t]` to the next; what the simulator knew (infos, states) becomes `privileged.<name>`; the
-    observation after the last action stands in an episode's `meta["final"]`.
+    observation after the last action stands in an episode's `meta["final"]`. A demonstration, or a file, without `actions` makes
+    episodes without `action`.
 
     Args:
         path: the file.
         fps: steps per second where the file does not say.
         infos: False leaves `privileged.*` out.
         actions: what an action means, see `opening.open`; the file does not say its range.
+        nan_is_missing: mark NaN in `valid.<feature>` instead of refusing it; what is NaN throughout an episode is absent.
 
-    Raises DataError for damaged files, other layouts, arrays whose lengths or shapes do not agree, and NaN.
+    Raises DataError for damaged files, other layouts, arrays whose lengths or shapes do not agree, NaN and infinite values.
     """
     with opened(path) as file:
         if robomimic.recognises(file):
-            return robomimic.read(file, path, fps, infos, actions)
+            return robomimic.read(file, path, fps=fps, infos=infos, actions=actions, nan_is_missing=nan_is_missing)
         if d4rl.recognises(file):
-            return d4rl.read(file, path, fps, infos, actions)
-        raise DataError(
-            f"{path} holds {_listed(file)}; `observations` and `actions` (D4RL) or `data/demo_<i>` (robomimic) are expected."
-        )
+            return d4rl.read(file, path, fps=fps, infos=infos, actions=actions, nan_is_missing=nan_is_missing)
+        raise DataError(f"{path} holds {_listed(file)}; `observations` (D4RL) or `data/demo_<i>` (robomimic) are expected.")
 
 
 def _listed(file: Any) -> str:

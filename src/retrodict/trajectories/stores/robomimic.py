@@ -17,8 +17,9 @@ from retrodict.trajectories.episodes import Episode
 from retrodict.trajectories.features import ACTION, DEPTH, FINAL, PRIVILEGED, Feature
 from retrodict.trajectories.recordings import Recordings
 from retrodict.trajectories.stores.checks import check_finite
-from retrodict.trajectories.stores.d4rl import continuous_actions
+from retrodict.trajectories.stores.d4rl import check_rows, continuous_actions
 from retrodict.trajectories.stores.finals import keep
+from retrodict.trajectories.stores.gaps import with_gaps_marked
 from retrodict.trajectories.stores.hdf5_columns import column_of
 from retrodict.trajectories.stores.stating import RANGE_UNKNOWN, Stated
 from retrodict.trajectories.stores.views import as_frames, feature_of, layout, observation_name
@@ -31,38 +32,39 @@ def recognises(file: Any) -> bool:
     return isinstance(file.get("data"), h5py.Group) and any(DEMO.fullmatch(name) for name in file["data"])
 
 
-def read(file: Any, path: Path, fps: float | None, infos: bool, actions: Stated | None) -> Recordings:
+def read(file: Any, path: Path, *, fps: float | None, infos: bool, actions: Stated | None, nan_is_missing: bool) -> Recordings:
     """Recordings over an open file; see `hdf5.read`. `meta["masks"]` of an episode names the masks that it is in."""
     data = file["data"]
     guessed: list[str] = []
     features: dict[str, Feature] = {}
     spaces: dict[str, ActionSpace] = {}
+    holed: set[str] = set()
     episodes = []
     masks = {name: {_text(demo) for demo in mask[()]} for name, mask in file.get("mask", {}).items()}
     environment = json.loads(data.attrs.get("env_args", "{}"))
     for name in sorted((name for name in data if DEMO.fullmatch(name)), key=lambda name: int(name[5:])):
         demo, where = data[name], f"{path}, {name}"
-        if "actions" not in demo:
-            raise DataError(f"{where} has no 'actions'; it has {', '.join(demo) or 'nothing'}.")
-        length = demo["actions"].shape[0]
+        found = _datasets(demo, infos)
+        if not found:
+            raise DataError(f"{where} has nothing to read; it has {', '.join(demo) or 'nothing'}.")
+        length = check_rows(found, where)
         slices = {}
-        for key, dataset in _datasets(demo, infos).items():
-            if not dataset.shape or dataset.shape[0] != length or not length:
-                rows = dataset.shape[0] if dataset.shape else 0
-                raise DataError(
-                    f"{where}: {key!r} has {rows} rows and 'actions' {length}; one row a step, at least one, is expected."
-                )
-            feature, column, kind = _feature(key, dataset, where)
+        for key, dataset in found.items():
+            if key != "dones" and check_finite(dataset, f"{where}: {key!r}", nan_is_missing=nan_is_missing):
+                holed.add(_name(key, dataset))
+            if key == "actions":
+                column, spaces[name] = continuous_actions(dataset, actions)
+                slices[ACTION] = Slice(column)
+                continue
+            feature, column, kind = _feature(key, dataset)
             if features.setdefault(feature, kind) != kind:
                 raise DataError(
                     f"{where}: {feature!r} is {kind.dtype}{list(kind.shape)} and {features[feature].dtype}"
                     f"{list(features[feature].shape)} in earlier demonstrations; one shape is expected."
                 )
             slices[feature] = Slice(column)
-        column, spaces[name] = continuous_actions(demo["actions"], where, actions)
-        slices[ACTION] = Slice(column)
-        first = next(iter(spaces))
-        if spaces[name].width != spaces[first].width:
+        first = next(iter(spaces), name)
+        if name in spaces and spaces[name].width != spaces[first].width:
             raise DataError(
                 f"{where}: actions have {spaces[name].width} numbers and {spaces[first].width} in {first}; "
                 "one action space is expected."
@@ -75,29 +77,40 @@ def read(file: Any, path: Path, fps: float | None, infos: bool, actions: Stated 
                 row = as_frames(dataset[-1], lies) if lies else dataset[-1]
                 meta[FINAL][observation_name([key], lies)] = keep(row)
         episodes.append(Episode(int(name[5:]), length, slices, domain=environment.get("env_name"), source=str(path), meta=meta))
-    space = next(iter(spaces.values()))
-    features[ACTION] = Feature("float32", (space.width,))
+    space = next(iter(spaces.values()), None)
+    if space is not None:
+        features[ACTION] = Feature("float32", (space.width,))
+        if lacking := [episode.meta["demo"] for episode in episodes if ACTION not in episode]:
+            guessed.append(
+                f"{path.name}: {len(lacking)} of {len(episodes)} demonstrations have no actions ({lacking[0]} is the first)."
+            )
     if depths := [feature for feature in features if feature.startswith(DEPTH)]:
         guessed.append(f"{path.name}: {', '.join(depths)} may not be in metres; the file does not say.")
-    if actions is None:
+    if space is not None and actions is None:
         guessed.append(f"{path.name}: what an action means is unknown, and {RANGE_UNKNOWN}.")
     fps = fps if fps is not None else environment.get("env_kwargs", {}).get("control_freq")
-    return Recordings(features, tuple(episodes), fps=fps, actions=space, meta={"guessed": guessed, "env_args": environment})
+    meta = {"guessed": guessed, "env_args": environment}
+    made = Recordings(features, tuple(episodes), fps=fps, actions=space, meta=meta)
+    return with_gaps_marked(made, holed) if holed else made
 
 
 def _datasets(demo: Any, infos: bool) -> dict[str, Any]:
     found = {f"obs/{key}": node for key, node in demo.get("obs", {}).items() if isinstance(node, h5py.Dataset)}
-    wanted = ("rewards", "dones", *(("states",) if infos else ()))
+    wanted = ("actions", "rewards", "dones", *(("states",) if infos else ()))
     return found | {key: demo[key] for key in wanted if key in demo}
 
 
-def _feature(key: str, dataset: Any, where: str) -> tuple[str, Column, Feature]:
+def _name(key: str, dataset: Any) -> str:
+    """The feature that a dataset becomes."""
+    known = {"actions": ACTION, "rewards": "next.reward", "dones": "next.done", "states": PRIVILEGED + "states"}
+    return known.get(key) or observation_name([key.removeprefix("obs/")], layout(dataset.shape[1:], dataset.dtype))
+
+
+def _feature(key: str, dataset: Any) -> tuple[str, Column, Feature]:
+    name = _name(key, dataset)
     if key == "dones":
-        return "next.done", ArrayColumn(dataset[()].reshape(-1) != 0), Feature("bool", (1,))
-    check_finite(dataset, f"{where}: {key!r}")
+        return name, ArrayColumn(dataset[()].reshape(-1) != 0), Feature("bool", (1,))
     lies = layout(dataset.shape[1:], dataset.dtype) if key.startswith("obs/") else None
-    names = {"rewards": "next.reward", "states": PRIVILEGED + "states"}
-    name = names.get(key) or observation_name([key.removeprefix("obs/")], lies)
     return name, column_of(dataset, lies), feature_of(dataset.shape[1:], dataset.dtype, lies)
 
 

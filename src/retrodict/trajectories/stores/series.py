@@ -9,6 +9,7 @@ import numpy as np
 from retrodict.errors import DataError
 from retrodict.trajectories.actions import ActionSpace, Box, Discrete
 from retrodict.trajectories.features import ACTION, STATE, VALID, Feature
+from retrodict.trajectories.stores.gaps import MARKING, hold, marked
 from retrodict.trajectories.stores.headers import Headers
 from retrodict.trajectories.stores.logs import Log
 from retrodict.trajectories.stores.stating import RANGE_UNKNOWN, Stated, stated_space
@@ -71,7 +72,7 @@ def _texts(log: Log, feature: str, names: Sequence[str], rows: np.ndarray, nan_i
 
 def _gap(log: Log, row: int, column: str) -> str:
     where = f"{log.path}, {log.line(int(row))}"
-    return f"{where}: {column!r} is empty or NaN; mend it, or open with nan_is_missing=True to have gaps marked."
+    return f"{where}: {column!r} is empty or NaN; mend it, or {MARKING}."
 
 
 def _joined(columns: Sequence[np.ndarray], rows: np.ndarray, *, alone: bool) -> np.ndarray:
@@ -89,30 +90,13 @@ def _filled(
         return {feature: values}
     flat, entries = values.reshape(len(rows), -1), log.entries(names)
     missing = np.isnan(flat)
-    if missing.all():
-        return {}
     if (bad := np.isinf(flat)).any():
         row, entry = np.argwhere(bad)[0]
         raise DataError(f"{log.path}, {log.line(int(rows[row]))}: {entries[entry]!r} is infinite; finite numbers are expected.")
-    if missing.any() and not nan_is_missing:
+    if missing.any() and not missing.all() and not nan_is_missing:
         row, entry = np.argwhere(missing)[0]
         raise DataError(_gap(log, rows[row], entries[entry]))
-    if not missing.any():
-        return {feature: values}
-    if (empty := missing.all(0)).any():
-        raise DataError(
-            f"{log.path}: {entries[int(empty.argmax())]!r} is empty throughout an episode that has the rest of {feature!r}; "
-            "drop the column or the episode."
-        )
-    return {feature: hold(flat, missing).reshape(values.shape), VALID + feature: ~missing.any(1)}
-
-
-def hold(flat: np.ndarray, missing: np.ndarray) -> np.ndarray:
-    """Values (T, n) with missing ones replaced by the last one seen in their column, leading ones by the first."""
-    seen = np.where(missing, -1, np.arange(len(flat))[:, None])
-    last = np.maximum.accumulate(seen)
-    last = np.where(last < 0, (~missing).argmax(0), last)
-    return np.asarray(np.take_along_axis(flat, last, 0))
+    return marked(feature, values, str(log.path), entries)
 
 
 def rate(clocks: Iterable[np.ndarray]) -> float | None:
