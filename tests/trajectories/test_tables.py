@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
@@ -227,6 +228,63 @@ def test_an_array_is_a_clock_only_if_its_whole_name_says_so_and_has_the_unit_it_
     assert recordings.fps == 20
     assert {"observation.theta", "observation.torque"} <= set(recordings.features)
     assert "'time_ms' is taken for the clock, in units of 0.001 s" in guesses(recordings)
+
+
+@pytest.mark.parametrize("drop", [(), ("timeouts",), ("timeouts", "next_observations"), ("actions", "infos/qpos")])
+def test_arrays_of_d4rl_are_read_as_they_are_in_hdf5(tmp_path, drop):
+    rng = np.random.default_rng(0)
+    seen = rng.normal(size=(12, 3)).astype(np.float32)
+    arrays = {
+        "observations": seen[:-1],
+        "next_observations": seen[1:].copy(),
+        "actions": rng.uniform(-1, 1, (11, 2)),
+        "rewards": rng.normal(size=11),
+        "terminals": np.arange(11) == 4,
+        "timeouts": np.arange(11) == 7,
+        "infos/qpos": rng.normal(size=(11, 5)),
+    }
+    arrays["next_observations"][[4, 7]] += 1
+    arrays = {name: array for name, array in arrays.items() if name not in drop}
+    np.savez(tmp_path / "a.npz", **arrays)
+    with h5py.File(tmp_path / "a.hdf5", "w") as file:
+        for name, array in arrays.items():
+            file[name] = array
+    here, there = open_recordings(tmp_path / "a.npz"), open_recordings(tmp_path / "a.hdf5")
+    assert [len(episode) for episode in here] == [len(episode) for episode in there]
+    assert (here.features, here.actions) == (there.features, there.actions)
+    assert [s.replace("npz", "hdf5") for s in here.meta["guessed"]] == there.meta["guessed"]
+    for mine, theirs in zip(here, there, strict=True):
+        assert mine.meta == theirs.meta
+        for name in here.features:
+            np.testing.assert_array_equal(mine[name], theirs[name])
+
+
+def test_arrays_by_other_names_end_where_they_say(tmp_path):
+    np.savez(tmp_path / "a.npz", state=np.arange(6.0)[:, None], next_state=np.arange(6.0)[:, None] + 1, done=[0, 0, 1, 0, 1, 0])
+    recordings = open_recordings(tmp_path / "a.npz")
+    assert [len(episode) for episode in recordings] == [3, 2, 1]
+    assert recordings[1]["next.observation.state"].ravel().tolist() == [4, 5]
+    assert "the last episode is cut off by the end of the file" in guesses(recordings)
+    assert "next.done say where its 3 episodes end" in guesses(recordings)
+
+
+def test_arrays_of_several_episodes_each_are_several_episodes(tmp_path):
+    state, action = np.arange(24.0).reshape(2, 4, 3), np.linspace(0, 1, 16).reshape(2, 4, 2)
+    np.savez(tmp_path / "a.npz", state=state, action=action, reward=np.ones((2, 4)), t=np.arange(8).reshape(2, 4) / 10)
+    recordings = open_recordings(tmp_path / "a.npz")
+    assert ([len(episode) for episode in recordings], recordings.fps) == ([4, 4], 10)
+    np.testing.assert_array_equal(recordings[1]["observation.state"], state[1])
+    np.testing.assert_array_equal(recordings[1]["action"], np.float32(action[1]))
+    assert recordings[1]["next.reward"].tolist() == [1, 1, 1, 1]
+    assert "'action' (2, 4, 2) is read as (E, T, N), 2 episodes of 4 steps" in guesses(recordings)
+    np.savez(tmp_path / "b.npz", state=state.reshape(8, 3), action=action)
+    with pytest.raises(DataError, match=r"'action' \(2, 4, 2\) is \(E, T, N\), 2 episodes of 4 steps, and 'state' has the shape"):
+        open_recordings(tmp_path / "b.npz")
+    np.savez(tmp_path / "c.npz", state=state, action=np.arange(2.0) / 2)
+    assert open_recordings(tmp_path / "c.npz").features["observation.state"].shape == (4, 3)  # a matrix for each of two steps
+    np.savez(tmp_path / "d.npz", x=state)
+    with pytest.raises(DataError, match="arrays called state, action, reward, ... may also be"):
+        open_recordings(tmp_path / "d.npz")
 
 
 def test_clips_by_name(tmp_path):

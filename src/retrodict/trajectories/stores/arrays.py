@@ -13,6 +13,7 @@ import numpy as np
 from retrodict.errors import DataError
 from retrodict.trajectories.features import ACTION, STATE
 from retrodict.trajectories.recordings import Recordings, from_arrays
+from retrodict.trajectories.stores import d4rl
 from retrodict.trajectories.stores.checks import check_finite
 from retrodict.trajectories.stores.gaps import marked
 from retrodict.trajectories.stores.headers import ACTION as ACTION_HEADER
@@ -22,6 +23,7 @@ from retrodict.trajectories.stores.stating import Stated
 
 KIND = "an array of time series (.npy with (T,), (T, N) or (E, T, N); .npz)"
 SUFFIXES = (".npy", ".npz")
+ENDINGS = ("next.terminated", "next.truncated", "next.done")
 
 
 def recognises(path: Path) -> bool:
@@ -43,8 +45,10 @@ def read(path: Path, *, fps: float | None = None, nan_is_missing: bool = False, 
 
     `.npy`: (T,), (T, N) or (E, T, N) numbers become `observation.state` of one or E episodes, memory-mapped.
     `.npz`: arrays of one length whose names tell what they are (`action`, `state`, `reward`, `time`, a feature's name) are the
-    features of one episode, cut where an array names the episode of each row; other names make `observation.<name>`. Where no
-    name tells anything, each array (T, N) of the commonest width is an episode, and arrays of other widths stand in `structures`.
+    features of one episode, cut where an array names the episode of each row, or else where one says that an episode ends
+    (`terminals`, `timeouts`, `done`); other names make `observation.<name>`. D4RL's arrays are read as they are in HDF5. Arrays
+    (E, T, ...) of E episodes each are E episodes. Where no name tells anything, each array (T, N) of the commonest width is an
+    episode, and arrays of other widths stand in `structures`.
 
     Args:
         path: the file.
@@ -81,20 +85,23 @@ def _from_one(path: Path, array: np.ndarray, options: Options) -> Recordings:
 
 
 def _from_several(path: Path, arrays: Mapping[str, np.ndarray], options: Options) -> Recordings:
+    guessed: list[str] = []
+    arrays, cuts = _end_to_end(path, arrays, guessed)
+    if cuts is None and _is_d4rl(arrays):
+        texts = {name: array.astype(object) if array.dtype.kind == "U" else array for name, array in arrays.items()}
+        return d4rl.read(texts, path, about={}, infos=True, **vars(options))
     clocks = {
         name: unit
         for name, array in arrays.items()
         if array.ndim == 1 and array.dtype.kind in "iuf" and len(array) and (unit := clock_unit(name, array)) is not None
     }
     told = [name for name in arrays if _feature(name) or name in clocks or name.lower() in EPISODE]
-    guessed: list[str] = []
     if not told:
         return _clips(path, arrays, options)
     lengths = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
     if len(set(lengths.values())) != 1 or 0 in lengths.values():
         raise DataError(f"{path}: arrays need one common length above 0 (one row a step), got {lengths}.")
     values: dict[str, np.ndarray] = {}
-    cuts: np.ndarray | None = None
     for name, array in arrays.items():
         if name.lower() in EPISODE and array.ndim == 1:
             cuts = array
@@ -113,6 +120,10 @@ def _from_several(path: Path, arrays: Mapping[str, np.ndarray], options: Options
         action = values[ACTION]
         values[ACTION] = action if action.dtype == object else action.reshape(len(action), -1).astype(np.float32)
     whole = np.arange(next(iter(lengths.values())))
+    if cuts is None and (flags := {name: values[name].reshape(-1) != 0 for name in ENDINGS if name in values}):
+        ends = d4rl.last_rows(flags, len(whole), [], path, guessed)
+        guessed.append(f"{path.name}: {', '.join(flags)} say where its {len(ends)} episodes end.")
+        cuts = np.searchsorted(ends, whole)
     rows = [whole] if cuts is None else [np.flatnonzero(cuts == key) for key in dict.fromkeys(cuts.tolist())]
     episodes = [{name: array[where] for name, array in values.items()} for where in rows]
     for episode in episodes:
@@ -126,12 +137,47 @@ def _from_several(path: Path, arrays: Mapping[str, np.ndarray], options: Options
     return _assemble(path, episodes, [], options, guessed)
 
 
+def _is_d4rl(arrays: Mapping[str, np.ndarray]) -> bool:
+    """True where all arrays are such as D4RL's files have, and some say where episodes end."""
+    heads = {name.partition("/")[0] for name in arrays}
+    return d4rl.recognises(arrays) and heads <= {*d4rl.GROUPS, d4rl.METADATA} and bool(heads & {*d4rl.FLAGS.values()})
+
+
+def _end_to_end(
+    path: Path, arrays: Mapping[str, np.ndarray], guessed: list[str]
+) -> tuple[Mapping[str, np.ndarray], np.ndarray | None]:
+    """Arrays (E, T, ...) of E episodes laid end to end, and the episode of each row; others as they are, and None.
+
+    Raises DataError where the actions are (E, T, N) and something else is not.
+    """
+    named = {_feature(name): name for name in arrays}
+    deep = [named[f] for f in (ACTION, STATE) if f in named and arrays[named[f]].ndim == 3 and arrays[named[f]].dtype.kind == "f"]
+    if not deep:
+        return arrays, None
+    name = deep[0]
+    episodes, steps = arrays[name].shape[:2]
+    others = [other for other, array in arrays.items() if array.shape[:2] != (episodes, steps)]
+    if others and name == named.get(ACTION):
+        raise DataError(
+            f"{path}: {name!r} {arrays[name].shape} is (E, T, N), {episodes} episodes of {steps} steps, and {others[0]!r} has "
+            f"the shape {arrays[others[0]].shape}; give every array as (E, T, ...), or all end to end beside one called episode."
+        )
+    if others or not arrays[name].size:
+        return arrays, None
+    guessed.append(f"{path.name}: {name!r} {arrays[name].shape} is read as (E, T, N), {episodes} episodes of {steps} steps.")
+    flat = {name: array.reshape(episodes * steps, *array.shape[2:]) for name, array in arrays.items()}
+    return flat, np.repeat(np.arange(episodes), steps)
+
+
 def _clips(path: Path, arrays: Mapping[str, np.ndarray], options: Options) -> Recordings:
     """Each array an episode: the commonest width is that of the clips, the rest is kept as structures."""
     widths = [array.shape[1] for array in arrays.values() if array.ndim == 2 and array.dtype.kind == "f" and len(array)]
     if not widths:
         shapes = {name: array.shape for name, array in arrays.items()}
-        raise DataError(f"{path}: no array is a time series (T, N) of floating-point numbers, got {shapes}.")
+        raise DataError(
+            f"{path}: no array is a time series (T, N) of floating-point numbers, got {shapes}; arrays "
+            "called state, action, reward, ... may also be (E, T, N)."
+        )
     width = max(set(widths), key=lambda w: (widths.count(w), w))
     clips = {name: a for name, a in arrays.items() if a.ndim == 2 and a.dtype.kind == "f" and a.shape[1] == width and len(a)}
     rest = {name: array.tolist() for name, array in arrays.items() if name not in clips}

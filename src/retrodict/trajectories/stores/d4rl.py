@@ -1,13 +1,12 @@
-"""D4RL's layout: one long array per feature, episodes end where `terminals` or `timeouts` say."""
+"""D4RL's layout: one long array per feature, episodes end where `terminals` or `timeouts` say; in HDF5 or in NPZ."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from retrodict.errors import DataError
@@ -25,6 +24,8 @@ from retrodict.trajectories.stores.views import FlatView, Layout, as_frames, fea
 
 NEXT = "next."
 FLAGS = {"next.terminated": "terminals", "next.truncated": "timeouts"}
+GROUPS = ("observations", "actions", "rewards", *FLAGS.values(), "next_observations", "infos")
+METADATA = "metadata"
 
 
 @dataclass(frozen=True)
@@ -47,14 +48,24 @@ class Following:
         return same
 
 
-def recognises(file: Any) -> bool:
-    """True where the file has D4RL's observations; without `actions`, they are recordings that lack them."""
-    return "observations" in file and not isinstance(file.get("actions"), h5py.Group)
+def recognises(arrays: Iterable[str]) -> bool:
+    """True where arrays, by their paths in a file, are D4RL's; without `actions`, they are recordings that lack them."""
+    heads = {name.partition("/")[0] for name in arrays}
+    return "observations" in heads and not any(name.startswith("actions/") for name in arrays)
 
 
-def read(file: Any, path: Path, *, fps: float | None, infos: bool, actions: Stated | None, nan_is_missing: bool) -> Recordings:
-    """Recordings over an open file; see `hdf5.read`."""
-    found = _found(file, path, infos)
+def read(
+    arrays: Mapping[str, Any],
+    path: Path,
+    *,
+    about: Mapping[str, Any],
+    fps: float | None,
+    infos: bool,
+    actions: Stated | None,
+    nan_is_missing: bool,
+) -> Recordings:
+    """Recordings over the arrays of a file, by their paths in it; see `hdf5.read`. `about` is what else it says of itself."""
+    found = _found(arrays, path, infos)
     guessed: list[str] = []
     columns: dict[str, Column] = {}
     features: dict[str, Feature] = {}
@@ -73,17 +84,17 @@ def read(file: Any, path: Path, *, fps: float | None, infos: bool, actions: Stat
             columns[feature], features[feature] = column_of(dataset, lies), feature_of(dataset.shape[1:], dataset.dtype, lies)
             holed |= {feature} if gaps else set()
     space = None
-    if "actions" in file:
-        gaps = check_finite(file["actions"], f"{path}: 'actions'", nan_is_missing=nan_is_missing)
-        columns[ACTION], space = action_column(file["actions"], path, actions, guessed)
+    if "actions" in found:
+        gaps = check_finite(found["actions"], f"{path}: 'actions'", nan_is_missing=nan_is_missing)
+        columns[ACTION], space = action_column(found["actions"], path, actions, guessed)
         features[ACTION] = Feature("float32", (space.width,))
         holed |= {ACTION} if gaps else set()
-    flags = {name: _flag(file[source]) for name, source in FLAGS.items() if source in file}
+    flags = {name: _flag(found[source]) for name, source in FLAGS.items() if source in found}
+    ends = last_rows(flags, len(next(iter(found.values()))), following, path, guessed)
     if flags:
         flags["next.done"] = np.logical_or.reduce(list(flags.values()))
     columns |= {name: ArrayColumn(values) for name, values in flags.items()}
     features |= dict.fromkeys(flags, Feature("bool", (1,)))
-    ends = _ends(flags, len(next(iter(found.values()))), following, path, guessed)
     finals: list[dict[str, Any]] = [{} for _ in ends]
     for pair in following:
         broken = ~pair.continues()
@@ -107,15 +118,15 @@ def read(file: Any, path: Path, *, fps: float | None, infos: bool, actions: Stat
         )
         for i, (start, end, final) in enumerate(zip(starts, ends.tolist(), finals, strict=True))
     )
-    meta = {"guessed": guessed, "d4rl": _about(file, path, guessed)}
+    meta = {"guessed": guessed, "d4rl": _about(arrays, about, path, guessed)}
     made = Recordings(features, episodes, fps=fps, actions=space, meta=meta)
     return with_gaps_marked(made, holed) if holed else made
 
 
-def _found(file: Any, path: Path, infos: bool) -> dict[str, Any]:
+def _found(arrays: Mapping[str, Any], path: Path, infos: bool) -> dict[str, Any]:
     """The arrays that have a row for each step, by their path in the file."""
-    groups = ("observations", "actions", "rewards", *FLAGS.values(), "next_observations", *(["infos"] if infos else []))
-    found = {name: dataset for group in groups if group in file for name, dataset in _leaves(file, group).items()}
+    groups = [group for group in GROUPS if infos or group != "infos"]
+    found = {name: dataset for group in groups for name, dataset in arrays.items() if name.partition("/")[0] == group}
     check_rows(found, str(path))
     return found
 
@@ -157,48 +168,37 @@ def continuous_actions(dataset: Any, stated: Stated | None) -> tuple[Column, Act
     return (column if dataset.dtype == np.float32 and dataset.ndim == 2 else FlatView((column,), (0,))), space
 
 
-def _leaves(file: Any, name: str) -> dict[str, Any]:
-    """Every dataset under a name of the file, by its path; a name that begins with a group's is in it."""
-    found: dict[str, Any] = {}
-
-    def add(path: str, node: Any) -> None:
-        if isinstance(node, h5py.Dataset):
-            found[path] = node
-
-    if isinstance(file[name], h5py.Dataset):
-        return {name: file[name]}
-    file[name].visititems(lambda path, node: add(f"{name}/{path}", node))
-    return found
-
-
 def _flag(dataset: Any) -> np.ndarray:
     return np.asarray(dataset[()] != 0).reshape(-1)
 
 
-def _ends(flags: dict[str, np.ndarray], total: int, following: list[Following], path: Path, guessed: list[str]) -> np.ndarray:
-    """Last rows of the episodes."""
-    end = flags.get("next.done", np.zeros(total, bool)).copy()
-    if "next.truncated" not in flags and following:
-        end[:-1] |= ~np.logical_and.reduce([pair.continues() for pair in following])
-        guessed.append(
-            f"{path.name}: there are no timeouts, so episodes also end where the next observation is not the following one."
-        )
-    elif "next.truncated" not in flags:
-        known = "terminals alone say" if flags else "nothing says"
-        guessed.append(f"{path.name}: there are no timeouts: {known} where episodes end, so some may be several in one.")
+def last_rows(
+    flags: Mapping[str, np.ndarray], total: int, following: Sequence[Following], path: Path, guessed: list[str]
+) -> np.ndarray:
+    """Last rows of the episodes that lie end to end in `total` rows, by the flags (T,) that a file has."""
+    end = np.logical_or.reduce([np.zeros(total, bool), *flags.values()])
+    if not flags.keys() & {"next.truncated", "next.done"}:
+        if following:
+            end[:-1] |= ~np.logical_and.reduce([pair.continues() for pair in following])
+            guessed.append(
+                f"{path.name}: there are no timeouts, so episodes also end where the next observation is not the following one."
+            )
+        else:
+            known = "terminals alone say" if flags else "nothing says"
+            guessed.append(f"{path.name}: there are no timeouts: {known} where episodes end, so some may be several in one.")
     if not end[-1]:
         end[-1] = True
         guessed.append(f"{path.name}: the last episode is cut off by the end of the file and kept.")
     return np.flatnonzero(end)
 
 
-def _about(file: Any, path: Path, guessed: list[str]) -> dict[str, Any]:
+def _about(arrays: Mapping[str, Any], about: Mapping[str, Any], path: Path, guessed: list[str]) -> dict[str, Any]:
     """What the file says of itself, except for arrays (the weights of the policy that acted)."""
-    metadata = _leaves(file, "metadata") if "metadata" in file else {}
-    if large := [f"{name} {leaf.shape}" for name, leaf in metadata.items() if leaf.size != 1]:
+    metadata = {name.removeprefix(METADATA + "/"): leaf for name, leaf in arrays.items() if name.startswith(METADATA + "/")}
+    if large := [f"{METADATA}/{name} {leaf.shape}" for name, leaf in metadata.items() if leaf.size != 1]:
         guessed.append(f"{path.name}: arrays of the metadata are left out: {', '.join(large)}.")
-    small = {name.removeprefix("metadata/"): _plain(leaf[()]) for name, leaf in metadata.items() if leaf.size == 1}
-    return {name: _plain(value) for name, value in file.attrs.items()} | small
+    small = {name: _plain(leaf[()]) for name, leaf in metadata.items() if leaf.size == 1}
+    return {name: _plain(value) for name, value in about.items()} | small
 
 
 def _plain(value: Any) -> Any:

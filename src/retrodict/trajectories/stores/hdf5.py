@@ -8,7 +8,7 @@ from typing import Any
 from retrodict.errors import DataError
 from retrodict.trajectories.recordings import Recordings
 from retrodict.trajectories.stores import d4rl, robomimic
-from retrodict.trajectories.stores.hdf5_columns import opened
+from retrodict.trajectories.stores.hdf5_columns import leaves_of, opened
 from retrodict.trajectories.stores.stating import Stated
 
 KIND = "an HDF5 file as D4RL or robomimic writes them"
@@ -47,8 +47,8 @@ def read(
     with opened(path) as file:
         if robomimic.recognises(file):
             return robomimic.read(file, path, fps=fps, infos=infos, actions=actions, nan_is_missing=nan_is_missing)
-        if d4rl.recognises(file):
-            return d4rl.read(file, path, fps=fps, infos=infos, actions=actions, nan_is_missing=nan_is_missing)
+        if d4rl.recognises(arrays := leaves_of(file)):
+            return d4rl.read(arrays, path, about=file.attrs, fps=fps, infos=infos, actions=actions, nan_is_missing=nan_is_missing)
         raise DataError(f"{path} holds {_listed(file)}; `observations` (D4RL) or `data/demo_<i>` (robomimic) are expected.")
 
 

@@ -164,7 +164,7 @@ class HDF5Images(Sequence[bytes]):
 
 
 def column_of(dataset: Any, lies: Layout | None = None) -> Column:
-    """A column over a dataset of numbers, or of frames where it is said how they lie."""
+    """A column over a dataset or an array of numbers, or of frames where it is said how they lie."""
     array = _mapped_array(dataset)
     if array is not None:
         return ArrayColumn(as_frames(array, lies) if lies else array)
@@ -173,13 +173,27 @@ def column_of(dataset: Any, lies: Layout | None = None) -> Column:
     return HDF5Column(Place.of(dataset), dataset.shape[0], dataset.shape[1:], dataset.dtype.str)
 
 
+def leaves_of(file: Any) -> dict[str, Any]:
+    """Every dataset of a file, by its path."""
+    found: dict[str, Any] = {}
+
+    def add(path: str, node: Any) -> None:
+        if isinstance(node, h5py.Dataset):
+            found[path] = node
+
+    file.visititems(add)
+    return found
+
+
 def texts_of(dataset: Any) -> np.ndarray:
     """A dataset of texts as objects (T,)."""
     return np.array([text.decode() if isinstance(text, bytes) else str(text) for text in dataset[()]], dtype=object)
 
 
 def _mapped_array(dataset: Any) -> np.ndarray | None:
-    """The values of a dataset that lies in one piece, as NumPy would have them."""
+    """The values of a dataset that lies in one piece, as NumPy would have them; those of an array are its own."""
+    if isinstance(dataset, np.ndarray):
+        return dataset
     offset = dataset.id.get_offset()
     if offset is None or not dataset.dtype.isnative or dataset.dtype.kind not in "iuf" or dataset.file.userblock_size:
         return None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from retrodict.errors import DataError
-from retrodict.trajectories.features import STATE
+from retrodict.trajectories.features import NEXT_STATE, STATE
 from retrodict.trajectories.stores.logs import Log
 
 TIME = re.compile(r"(time_?stamps?|time|t|seconds|secs?|elapsed|clock)[ _.\[(]*(\w*?)[\])]*", re.IGNORECASE)
@@ -31,6 +31,7 @@ NAMED = {
     **dict.fromkeys(("terminated", "terminal", "terminals", "terminations"), "next.terminated"),
     **dict.fromkeys(("truncated", "timeout", "timeouts", "truncations"), "next.truncated"),
     **dict.fromkeys(("state", "observation", "observations"), STATE),
+    **dict.fromkeys(("next_state", "next_observation", "next_observations"), NEXT_STATE),
 }
 PREFIXES = ("observation.", "next.", "label.", "privileged.", "latent.", "sample.", "valid.", "event.", "segment.")
 
