@@ -162,7 +162,7 @@ def test_a_range_of_actions_is_said_to_any_command_that_opens_files(tmp_path, ca
     assert main(line) == 2
     assert "on the command line --action-range LOW HIGH" in capsys.readouterr().err
     assert main([*line, "--action-range", "-0.5", "0.5"]) == 2
-    assert "its range is stated as -0.5 to 0.5" in capsys.readouterr().err
+    assert "outside its range from -0.5 to 0.5, as is stated" in capsys.readouterr().err
     assert main([*line, "--action-range", "-1", "1"]) == 0
     assert main(["convert", str(tmp_path / "a.hdf5"), str(tmp_path / "out"), "--action-range", "-1", "1", "-2", "2"]) == 0
     assert [part.high for part in stores.open(tmp_path / "out").actions.parts.values()] == [1, 2]

@@ -72,7 +72,7 @@ def test_every_store_takes_what_an_action_means_and_holds_the_data_against_it(tm
         assert (stated.actions.names, stated.actions.leads) == (unsaid.names, unsaid.leads)
         assert not [sentence for sentence in stated.meta["guessed"] if "range" in sentence]
     with pytest.raises(
-        DataError, match=r"episode 1 of .*, step 2: .* of the action is 0.66, and its range is stated as -1 to 0.6"
+        DataError, match=r"episode 1 of .*: at step 2 .* of the action is 0.66, outside its range from -1.0 to 0.6, as is stated"
     ):
         open_recordings(path, actions=(-1, 0.6))
     with pytest.raises(DataError, match="the stated actions have 3 numbers .* those recorded have 2"):
@@ -97,7 +97,7 @@ def test_whole_numbers_are_what_they_are_stated_to_be(tmp_path):
     assert open_recordings(path).actions.parts["action"].n == 4
     assert open_recordings(path, actions=gymnasium.spaces.Discrete(6)).actions.parts["action_0"].n == 6
     assert open_recordings(path, actions=(0, 3)).actions.parts["action"] == Box(("action_0",), 0, 3)
-    with pytest.raises(DataError, match=r"step 3: 'action_0' of the action is 3, and a choice is a whole number from 0 to 2"):
+    with pytest.raises(DataError, match=r"at step 3 .action_0. of the action is 3, outside the whole numbers from 0 to 2"):
         open_recordings(path, actions=gymnasium.spaces.Discrete(3))
 
 

@@ -25,7 +25,8 @@ from retrodict.errors import DataError, NotFittedError, RetrodictError
 from retrodict.files import replacing_folder
 from retrodict.systems.registry import REGISTRY, lookup
 from retrodict.training.run import Run
-from retrodict.trajectories import ActionSpace, Box, Feature, Recordings
+from retrodict.trajectories import ActionSpace, Feature, Recordings
+from retrodict.trajectories.actions import outsider
 from retrodict.trajectories.alignment import check_alignment
 from retrodict.trajectories.features import ACTION, IMAGES, STATE, VALID
 
@@ -213,8 +214,8 @@ class System(ABC):
                 refuse_gaps(recordings, name, self.card.slug)
             if self.card.missing == "refused" and recordings.features[name].dtype.startswith("float"):
                 refuse_nan(recordings, name)
-            if name == ACTION and isinstance(self, (roles.InverseModel, roles.Policy)):
-                refuse_beyond(recordings, self.card.slug)
+            if name == ACTION and isinstance(self, (roles.InverseModel, roles.Policy)) and (said := outsider(recordings)):
+                raise DataError(f"{self.card.slug}: {said}; clip the actions, or mend the action space.")
 
     def _refuse_wrong_forms(self, recordings: Recordings) -> None:
         """Raise DataError where a feature is not what its name says; a system that knows it by its form would overlook it."""
@@ -338,23 +339,6 @@ def refuse_gaps(recordings: Recordings, name: str, who: str) -> None:
             raise DataError(
                 f"{episode}: {name!r} is missing at step {int((~there).argmax())} ({(~there).sum()} of {len(there)} in all), and "
                 f"{who} reads series without gaps: recordings.unbroken({name!r}) gives the stretches between them."
-            )
-
-
-def refuse_beyond(recordings: Recordings, who: str) -> None:
-    """Raise DataError naming the first episode and step at which an action lies outside the range that its space declares."""
-    if (space := recordings.actions) is None:
-        return
-    for episode in recordings:
-        actions = np.asarray(episode[ACTION]).reshape(episode.length, -1)
-        outside = space.beyond(actions) & episode.there(ACTION)[:, None]
-        if outside.any():
-            step, entry = (int(i) for i in np.argwhere(outside)[0])
-            part = next(space.parts[name] for name, where in space.slices.items() if where.start <= entry < where.stop)
-            assert isinstance(part, Box)  # others have no range
-            raise DataError(
-                f"{who}: {episode}: at step {step} {space.names[entry]!r} of the action is {actions[step, entry]:g}, outside its "
-                f"range from {part.low} to {part.high}; clip the actions, or mend `low` and `high` in the action space."
             )
 
 

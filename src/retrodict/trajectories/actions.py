@@ -9,13 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import gymnasium
 import numpy as np
 
 from retrodict.errors import DataError
-from retrodict.trajectories.features import Feature
+from retrodict.trajectories.features import ACTION, Feature
+
+if TYPE_CHECKING:
+    from retrodict.trajectories.recordings import Recordings
 
 UNKNOWN = "unknown"
 
@@ -44,6 +47,10 @@ class MuLaw:
         """Values at the bin centres; `encode(decode(i)) == i` for every bin."""
         v = np.asarray(index, float) / (self.bins - 1) * 2 - 1
         return np.asarray(self.limit * np.sign(v) * ((1 + self.mu) ** np.abs(v) - 1) / self.mu)
+
+
+ROUNDING = 1e-4
+"""Share of half its range by which a number may lie outside it: what is written with few digits is not wrong."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,20 @@ class Box:
         """`high - low`; None where the range is unknown, or one point."""
         return None if self.low is None or self.high is None or self.low == self.high else self.high - self.low
 
+    @property
+    def domain(self) -> str:
+        """What its numbers may be, in words."""
+        return f"its range from {self.low} to {self.high}"
+
+    def beyond(self, values: np.ndarray) -> np.ndarray:
+        """Which values (..., width) lie outside the range by more than rounding; none where a quantiser is there to clip them."""
+        low, high = (-math.inf if self.low is None else self.low), (math.inf if self.high is None else self.high)
+        if self.quantiser is not None:
+            low, high = -math.inf, math.inf
+        size = max(abs(bound) for bound in (low, high, 0.0) if math.isfinite(bound))
+        slack = ROUNDING * (self.span or 0.0) / 2 + float(np.finfo(np.float32).eps) * size
+        return np.asarray((values < low - slack) | (values > high + slack))
+
     def gymnasium(self) -> gymnasium.Space[Any]:
         low, high = (-np.inf if self.low is None else self.low), (np.inf if self.high is None else self.high)
         return gymnasium.spaces.Box(low, high, (self.width,), np.float32)
@@ -92,6 +113,15 @@ class MultiBinary:
     @property
     def width(self) -> int:
         return len(self.names)
+
+    @property
+    def domain(self) -> str:
+        """What its numbers may be, in words."""
+        return "0 and 1"
+
+    def beyond(self, values: np.ndarray) -> np.ndarray:
+        """Which values (..., width) are no state of a button."""
+        return np.asarray((values != 0) & (values != 1))
 
     def gymnasium(self) -> gymnasium.Space[Any]:
         return gymnasium.spaces.MultiBinary(self.width)
@@ -109,6 +139,15 @@ class Discrete:
     def n(self) -> int:
         return len(self.names)
 
+    @property
+    def domain(self) -> str:
+        """What its number may be, in words."""
+        return f"the whole numbers from 0 to {self.n - 1}"
+
+    def beyond(self, values: np.ndarray) -> np.ndarray:
+        """Which values (..., 1) are none of the choices."""
+        return np.asarray((values != np.rint(values)) | (values < 0) | (values >= self.n))
+
     def gymnasium(self) -> gymnasium.Space[Any]:
         return gymnasium.spaces.Discrete(self.n)
 
@@ -122,10 +161,6 @@ def range_met(values: np.ndarray) -> np.ndarray:
     values = values.astype(np.float64)
     span, size = np.ptp(values, 0), np.abs(values).max(0)
     return np.where(span > 0, span, np.where(size > 0, size, 1.0))
-
-
-ROUNDING = 1e-4
-"""Share of half its range by which a number may lie outside it: what is written with few digits is not wrong."""
 
 
 @dataclass(frozen=True)
@@ -194,23 +229,14 @@ class ActionSpace:
         return out
 
     def beyond(self, flat: np.ndarray) -> np.ndarray:
-        """Which numbers of flat actions (..., width) lie outside the range of their part by more than rounding, (..., width).
-
-        Where a range is unknown none does, nor where a quantiser is there to clip them.
+        """Which numbers of flat actions (..., width) are none that their part may have, (..., width).
 
         Raises DataError where an action has another width.
         """
         flat = np.asarray(flat)
         if flat.shape[-1] != self.width:
             raise DataError(f"a flat action of this space has {self.width} numbers, got {flat.shape[-1]}.")
-        outside = np.zeros(flat.shape, bool)
-        for part, where in zip(self.parts.values(), self.slices.values(), strict=True):
-            if isinstance(part, Box) and part.quantiser is None:
-                low, high = (-math.inf if part.low is None else part.low), (math.inf if part.high is None else part.high)
-                size = max(abs(bound) for bound in (low, high, 0.0) if math.isfinite(bound))
-                slack = ROUNDING * (part.span or 0.0) / 2 + float(np.finfo(np.float32).eps) * size
-                outside[..., where] = (flat[..., where] < low - slack) | (flat[..., where] > high + slack)
-        return outside
+        return np.concatenate([part.beyond(flat[..., self.slices[name]]) for name, part in self.parts.items()], -1)
 
     def gymnasium(self) -> gymnasium.spaces.Dict:
         """The same space in Gymnasium's words."""
@@ -243,3 +269,19 @@ class ActionSpace:
 
     def __str__(self) -> str:
         return ", ".join(f"{name}: {part.kind}({', '.join(part.names)})" for name, part in self.parts.items())
+
+
+def outsider(recordings: Recordings) -> str | None:
+    """What the first recorded action is that is none of the recordings' space, in words; None where all are, or it is unknown."""
+    space = recordings.actions
+    if space is None:
+        return None
+    for episode in recordings.having(ACTION):
+        there = np.flatnonzero(episode.there(ACTION))
+        values = np.asarray(episode.read(ACTION, there)).reshape(len(there), -1)
+        if (beyond := space.beyond(values)).any():
+            row, entry = (int(i) for i in np.argwhere(beyond)[0])
+            part = next(space.parts[name] for name, where in space.slices.items() if where.start <= entry < where.stop)
+            seen = f"at step {there[row]} {space.names[entry]!r} of the action is {values[row, entry]:g}"
+            return f"{episode}: {seen}, outside {part.domain}"
+    return None

@@ -7,11 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 import gymnasium
-import numpy as np
 
 from retrodict.errors import DataError
-from retrodict.trajectories.actions import ActionSpace, Box, Discrete, MultiBinary, Part
-from retrodict.trajectories.features import ACTION
+from retrodict.trajectories.actions import ActionSpace, Box, Discrete, Part, outsider
 from retrodict.trajectories.recordings import Recordings
 from retrodict.trajectories.stores.spaces import action_space, leaves, space_of_gymnasium
 
@@ -19,8 +17,6 @@ Stated = ActionSpace | gymnasium.Space[Any] | Sequence[float]
 """A space, or the range of continuous actions: low and high for all their numbers, or for each number in turn."""
 
 RANGE_UNKNOWN = "the range of its numbers is unknown (actions=(low, high), on the command line --action-range LOW HIGH, says it)"
-SLACK = 1e-4
-"""A value this share of half the range beyond it was rounded."""
 
 
 def stated_space(stated: Stated | None, known: ActionSpace) -> ActionSpace:
@@ -48,36 +44,10 @@ def stated_space(stated: Stated | None, known: ActionSpace) -> ActionSpace:
 
 def check_stated(recordings: Recordings) -> None:
     """Raise DataError naming episode, step and value where a recorded action is not of the space, or where there are none."""
-    space = recordings.actions
-    if space is None:
+    if recordings.actions is None:
         raise DataError(f"no episode of {recordings[0].source} carries actions, so nothing can be stated of them.")
-    for episode in recordings.having(ACTION):
-        there = np.flatnonzero(episode.there(ACTION))
-        flat = np.asarray(episode.read(ACTION, there), np.float64).reshape(len(there), -1)
-        for part, where in zip(space.parts.values(), space.slices.values(), strict=True):
-            values = flat[:, where]
-            bad, expected = _beyond(values, part)
-            if bad.any():
-                row, entry = np.argwhere(bad)[0]
-                name = space.names[where.start + entry]
-                raise DataError(
-                    f"{episode}, step {there[row]}: {name!r} of the action is {values[row, entry]:g}, and {expected}; "
-                    "state what holds for all actions, or mend the data."
-                )
-
-
-def _beyond(values: np.ndarray, part: Part) -> tuple[np.ndarray, str]:
-    """Which values (n, width) a part cannot take, and what it takes, in words."""
-    if isinstance(part, Discrete):
-        return (values != np.rint(values)) | (values < 0) | (
-            values >= part.n
-        ), f"a choice is a whole number from 0 to {part.n - 1}"
-    if isinstance(part, MultiBinary):
-        return (values != 0) & (values != 1), "a button is 0 or 1"
-    slack = SLACK * (part.span or 0) / 2
-    low = -np.inf if part.low is None else part.low
-    high = np.inf if part.high is None else part.high
-    return (values < low - slack) | (values > high + slack), f"its range is stated as {low:g} to {high:g}"
+    if said := outsider(recordings):
+        raise DataError(f"{said}, as is stated; state what holds for all actions, or mend the data.")
 
 
 def _ranged(ends: Sequence[float], known: ActionSpace) -> dict[str, Part]:
