@@ -111,6 +111,18 @@ def test_the_start_of_an_episode_repeats_its_first_state(learned):
     torch.testing.assert_close(seen[1, 0], seen[0, 1])
 
 
+def test_a_single_labelled_episode_is_stopped_by_its_own_end():
+    recordings = unlabelled(point(6), 1)
+    with pytest.warns(UserWarning, match="only one episode carries 'action'; its last 3 steps of 30 are put aside"):
+        model = SSORL(steps=4, evaluate_every=2, **TINY).fit(recordings, run=QUIET)
+    assert model.learned_from_ == (recordings[0].identity,)
+    assert model.heldout_ == ()
+    assert model.trained_.best is not None
+    with pytest.raises(DataError, match="has 3 steps, too few to learn from and to stop training by"):
+        SSORL(steps=4, **TINY).fit(unlabelled(point(1, length=3), 1), run=QUIET)
+    assert SSORL(steps=4, holdout=0, **TINY).fit(unlabelled(point(1, length=3), 1), run=QUIET).heldout_ == ()
+
+
 @pytest.mark.parametrize("past", [0, 3])
 def test_any_number_of_past_states_even_beyond_the_start(past):
     model = SSORL(past=past, steps=2, **TINY).fit(point(3, length=2), run=QUIET)

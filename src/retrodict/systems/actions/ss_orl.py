@@ -59,6 +59,9 @@ class SSORL(GradientSystem, InverseModel):
     first state is repeated. The action that is answered is the squashed mean; the confidence is the
     probability that the truth lies within `tolerance` of it, and the variance before the squashing is given beside it.
 
+    A share `holdout` of the episodes with actions is put aside to stop training by; of a single one, that share of its steps, the
+    last ones.
+
     With the labels (`retrodict.label`), any offline learner can be fitted to the union: `TD3BC`, `CQL`, `DecisionTransformer`.
 
     Attributes:
@@ -135,8 +138,29 @@ class SSORL(GradientSystem, InverseModel):
         check_actions(acting, acting.actions, self.card.slug)
         warn_of_jumps(recordings, self.card.slug)
         self._all = recordings  # states are normalised over all episodes, and learned from only where there are actions
+        alone = validation is None and self.holdout > 0 and len(acting) == 1
+        if alone:
+            acting, validation = self._cut_in_time(acting)
         super().learn(acting, world, validation, run)
+        if alone:
+            self.taught_by(acting)  # the end of an episode is not apart from its beginning
         self._all = None
+
+    def _cut_in_time(self, acting: Recordings) -> tuple[Recordings, Recordings]:
+        """The beginning of the only episode with actions, and its end to stop training by: `holdout` of it, from two steps."""
+        steps = acting.steps
+        held = max(round(self.holdout * steps), 2)
+        if steps - held < 2:
+            raise DataError(
+                f"ss-orl: the only episode with 'action' has {steps} steps, too few to learn from and to stop training by; give "
+                "more of them, or fit with holdout=0."
+            )
+        warnings.warn(
+            f"ss-orl: only one episode carries 'action'; its last {held} steps of {steps} are put aside to stop training by, "
+            "which resemble the others: give validation= or a second episode with actions where you have one.",
+            stacklevel=4,
+        )
+        return acting.of([acting[0].part(0, steps - held)]), acting.of([acting[0].part(steps - held, steps)])
 
     def build(self, spec: Spec) -> Inverse:
         (states,) = spec.features[STATE].shape
