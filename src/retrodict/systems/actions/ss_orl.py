@@ -57,12 +57,13 @@ class SSORL(GradientSystem, InverseModel):
     are given the present state and the changes from each state to the next, both normalised: the same numbers as the states
     side by side, which the paper gives them, but an action shows in the last digits of those. Before the start of an episode its
     first state is repeated. The action that is answered is the squashed mean; the confidence is the
-    probability that the truth lies within `tolerance` of it, and the variance before the squashing is given beside it.
+    probability that the truth lies within `tolerance` of it, and `infer` gives the variance before the squashing beside it.
 
     A share `holdout` of the episodes with actions is put aside to stop training by; of a single one, that share of its steps, the
     last ones.
 
     With the labels (`retrodict.label`), any offline learner can be fitted to the union: `TD3BC`, `CQL`, `DecisionTransformer`.
+    Labels carry the confidence, calibrated, and no variance: `least_confidence` of a learner is its cap on uncertainty.
 
     Attributes:
         past: states looked at before the present one (paper: 1, better than 0 and than many).
@@ -81,7 +82,7 @@ class SSORL(GradientSystem, InverseModel):
         year=2023,
         url="https://arxiv.org/abs/2210.06518",
         reads="states; continuous actions on some episodes, which may be bad ones",
-        returns="the action of every step with its variance, for offline learners to go by",
+        returns="the action of every step with its confidence, for offline learners to go by",
         claim="with actions on 10 % of the trajectories, even of the worst, offline learners match those that see all actions",
     )
     gaps: ClassVar[tuple[str, ...]] = (ACTION, NEXT_STATE)
