@@ -126,9 +126,25 @@ def test_info_as_json_is_what_a_script_wants(swing, capsys):
     said = json.loads(capsys.readouterr().out)
     assert (said["episodes"], said["steps"], said["fps"]) == (1, 20, 10.0)
     assert said["features"]["observation.state"] == {"dtype": "float64", "shape": [1], "names": ["x"], "episodes": 1}
-    assert said["labels"] == {"recorded": 20, "inferred": 0, "corrected": 0, "confidence": None}
+    assert said["labels"] == {"recorded": 20, "inferred": 0, "corrected": 0, "missing": 0, "confidence": None}
     assert said["episode_list"] == [{"episode": 0, "steps": 20, "task": None, "domain": None, "lacks": []}]
     assert any("taken for the clock" in sentence for sentence in said["guessed"])
+
+
+def test_info_says_what_a_dataset_is_now_and_which_actions_are_missing(swing, tmp_path, capsys):
+    swing.write_text("time,x,action\n" + "".join(f"{i / 10},{i * 0.3},{i % 2 if i > 4 else ''}\n" for i in range(20)))
+    assert main(["info", str(swing)]) == 2
+    assert "--nan-is-missing" in capsys.readouterr().err
+    assert main(["convert", str(swing), str(tmp_path / "out"), "--nan-is-missing"]) == 0
+    capsys.readouterr()
+    assert main(["info", str(tmp_path / "out"), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["format"], said["origin"]) == ("lerobot", {"path": str(swing), "format": "tables"})
+    assert said["labels"] == {"recorded": 15, "inferred": 0, "corrected": 0, "missing": 5, "confidence": None}
+    assert main(["info", str(tmp_path / "out")]) == 0
+    shown = capsys.readouterr().out
+    assert f"first read from {swing} (tables)" in shown
+    assert "15 steps recorded, 5 steps missing" in shown
 
 
 def test_info_for_people_says_what_is_unknown_and_guessed(swing, capsys):

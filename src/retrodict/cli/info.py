@@ -50,11 +50,14 @@ def info(recordings: Recorded, /, reading: ReadingOptions = UNSAID, episodes: bo
 
 def summarise(recordings: Recordings, path: Path) -> dict[str, Any]:
     """What `info` says, as JSON: the keys are part of what scripts may rely on."""
+    from retrodict.trajectories.stores import kind_of
+
     lengths = sorted(episode.length for episode in recordings)
     actions = recordings.actions
     return {
         "path": str(path),
-        "format": recordings.meta.get("origin", {}).get("format"),
+        "format": kind_of(path),
+        "origin": {key: value for key, value in recordings.meta.get("origin", {}).items() if key != "guessed"},
         "bytes": sum(f.stat().st_size for f in ([path] if path.is_file() else path.rglob("*")) if f.is_file()),
         "episodes": len(recordings),
         "steps": recordings.steps,
@@ -80,7 +83,9 @@ def summarise(recordings: Recordings, path: Path) -> dict[str, Any]:
 
 
 def labels(recordings: Recordings) -> dict[str, Any] | None:
-    """Where the actions come from (recorded, inferred, corrected; steps of each) and how sure the inferred ones are."""
+    """Where the actions come from (recorded, inferred, corrected; steps of each), how sure the inferred ones are, and how many
+    steps are marked as missing.
+    """
     import numpy as np
 
     from retrodict.trajectories.features import ACTION, CONFIDENCE, INFERRED, SOURCE
@@ -88,20 +93,23 @@ def labels(recordings: Recordings) -> dict[str, Any] | None:
     acting = recordings.having(ACTION)
     if not len(acting):
         return None
-    counts, sure = np.zeros(3, np.int64), []
+    counts, sure, missing = np.zeros(3, np.int64), [], 0
     for episode in acting:
+        there = episode.there(ACTION)
+        missing += int((~there).sum())
         if SOURCE not in episode:
-            counts[0] += episode.length
+            counts[0] += there.sum()
             continue
         source = episode[SOURCE].astype(np.int64).ravel()
-        counts += np.bincount(source, minlength=3)[:3]
+        counts += np.bincount(source[there], minlength=3)[:3]
         if CONFIDENCE in episode:
-            sure.append(episode[CONFIDENCE].ravel()[source == INFERRED])
+            sure.append(episode[CONFIDENCE].ravel()[there & (source == INFERRED)])
     confident = np.concatenate(sure) if sure else np.empty(0)
     return {
         "recorded": int(counts[0]),
         "inferred": int(counts[1]),
         "corrected": int(counts[2]),
+        "missing": missing,
         "confidence": float(confident.mean()) if len(confident) else None,
     }
 
@@ -124,6 +132,8 @@ def _print(summary: dict[str, Any]) -> None:
     n = summary["episodes"]
     length = summary["lengths"]
     show.say(f"{summary['path']}: {summary['format']}, {show.size(summary['bytes'])}")
+    if (origin := summary["origin"]) and origin["path"] != summary["path"]:
+        show.say(f"first read from {origin['path']} ({origin['format']})")
     parts = [show.count(n, "episode"), show.count(summary["steps"], "step")]
     if summary["fps"]:
         parts.append(f"{summary['fps']:g} per second, {show.duration(summary['seconds'])} in all")
@@ -159,7 +169,7 @@ def _print_actions(summary: dict[str, Any]) -> None:
         show.say("  No episode carries actions. `retrodict label` can infer them with a model that was trained elsewhere.")
     else:
         acting = summary["features"]["action"]["episodes"]
-        parts = [f"{where[kind]:,} steps {kind}" for kind in ("recorded", "inferred", "corrected") if where[kind]]
+        parts = [f"{where[kind]:,} steps {kind}" for kind in ("recorded", "inferred", "corrected", "missing") if where[kind]]
         if where["confidence"] is not None:
             parts.append(f"mean confidence of the inferred {where['confidence']:.2f}")
         show.say(f"  in {acting} of {show.count(summary['episodes'], 'episode')}: {', '.join(parts)}")

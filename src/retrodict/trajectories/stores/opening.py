@@ -43,20 +43,32 @@ def open(path: str | Path, **options: Any) -> Recordings:
     of the space that is stated.
     """
     path = Path(path)
+    name, store = _store_of(path)
+    accepted = tuple(inspect.signature(store.read).parameters)[1:]
+    if unknown := options.keys() - set(accepted):
+        raise DataError(
+            f"{path} is {store.KIND}, whose reader has no option {sorted(unknown)[0]!r}; it has {', '.join(accepted)}."
+        )
+    recordings = store.read(path, **options)
+    if options.get("actions") is not None:
+        check_stated(recordings)
+    return _with_origin(recordings, path, name)
+
+
+def kind_of(path: str | Path) -> str:
+    """What kind of file or folder this is, by the name of the store that reads it.
+
+    Raises DataError when nothing is there, or no store knows it.
+    """
+    return _store_of(Path(path))[0]
+
+
+def _store_of(path: Path) -> tuple[str, ModuleType]:
     if not path.exists():
         raise DataError(f"{path} does not exist.")
     for name, store in _stores():
         if store.recognises(path):
-            accepted = tuple(inspect.signature(store.read).parameters)[1:]
-            if unknown := options.keys() - set(accepted):
-                raise DataError(
-                    f"{path} is {store.KIND}, whose reader has no option {sorted(unknown)[0]!r}; "
-                    f"it has {', '.join(accepted) or 'none'}."
-                )
-            recordings = store.read(path, **options)
-            if options.get("actions") is not None:
-                check_stated(recordings)
-            return _with_origin(recordings, path, name)
+            return name, store
     raise DataError(
         f"{path} is not known here ({_seen(path)}); can be opened: {'; '.join(store.KIND for _, store in _stores())}."
     )
