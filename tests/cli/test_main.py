@@ -193,6 +193,19 @@ def test_systems_are_listed_for_people_and_scripts(capsys):
     assert all("Policy" in entry["roles"] for entry in found)
 
 
+def test_systems_say_where_results_can_be_read_where_there_are_none(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for line in (["systems"], ["systems", "vpt"]):
+        assert main(line) == 0
+        shown = " ".join(capsys.readouterr().out.split())
+        assert "no results here" in shown
+        assert "not run yet" not in shown
+        assert "RESULTS.md and results/ of the repository" in shown
+    (tmp_path / "results").mkdir()
+    assert main(["systems", "vpt"]) == 0
+    assert "not run yet" in capsys.readouterr().out
+
+
 def test_a_warning_is_one_sentence_without_the_line_of_code_it_comes_from(monkeypatch, capsys):
     import retrodict.cli.info as info
 

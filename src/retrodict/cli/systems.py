@@ -38,7 +38,7 @@ def systems(
         results: folder of the results files that `retrodict reproduce` writes.
         json: print JSON.
     """
-    from retrodict.reports.catalogue import entries
+    from retrodict.reports.catalogue import NO_RESULTS, entries
     from retrodict.systems import lookup
 
     found = [entry for entry in entries(results) if role is None or role in entry.roles]
@@ -54,6 +54,11 @@ def systems(
         rows = ((e.slug, e.paper, ", ".join(e.roles), e.reads, e.reproduced) for e in found)
         show.table(("system", "paper", "recovers as", "reads", "claim"), rows)
         show.say("\n`retrodict systems SYSTEM` shows a whole card, `retrodict train SYSTEM --help` its options.")
+    if not json and any(entry.reproduced == NO_RESULTS for entry in found):
+        show.say(
+            f"There is no folder {results}: what was measured stands in RESULTS.md and results/ of the repository (--results "
+            "names another place for it), and `retrodict reproduce SYSTEM` measures it again."
+        )
 
 
 def _card(entry: Entry) -> None:

@@ -31,6 +31,8 @@ Every system, from its own card. `retrodict systems` prints the same table, `ret
 
 
 NOT_RUN = "not run yet"
+NO_RESULTS = "no results here"
+"""Where there is no folder of results at all: it belongs to the repository, not to the installed package."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def entries(results: Path = Path("results")) -> list[Entry]:
 def reproduced(path: Path) -> str:
     """What a results file says, in a few words."""
     if not path.exists():
-        return NOT_RUN
+        return NOT_RUN if path.parent.is_dir() else NO_RESULTS
     result = read_json(path)
     checks = result["checks"]
     held = sum(check["holds"] for check in checks)
@@ -181,7 +183,11 @@ def _cards(found: Iterable[Entry]) -> str:
 
 def _here(entry: Entry) -> str:
     """What became of the claim, with the way to its numbers."""
-    return entry.reproduced if entry.baseline or entry.reproduced == NOT_RUN else f"[{entry.reproduced}](results.md#{entry.slug})"
+    return (
+        entry.reproduced
+        if entry.baseline or entry.reproduced in (NOT_RUN, NO_RESULTS)
+        else f"[{entry.reproduced}](results.md#{entry.slug})"
+    )
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
