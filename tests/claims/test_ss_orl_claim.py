@@ -16,6 +16,7 @@ def numbers(**returns):
         error = {"mse": 0.01, "variance": 0.2, "saturated": 0.1, "right sign where saturated": 0.99}
         inverse = {seed: {"inside": {**error, "mse": 0.004}, "outside": error} for seed in range(3)}
         made[f"{world} inverse k=1 share=0.1"] = inverse
+        made[f"{world} inverse k=1 share=0.5"] = {seed: {"outside": error} for seed in range(3)}
         scores = {"few": 0.0, "all": 1.0, "shuffled": 0.1, "cloned": 0.5}
         scores |= {f"proxy k={k} share=0.1": 0.95 for k in PASTS} | {f"proxy k=1 share={share:g}": 0.95 for share in SHARES}
         scores |= {
@@ -75,7 +76,10 @@ def test_the_table_tells_every_relative_return():
     assert len(relatives.rows) == 2 * (6 + 2) + 2
     assert relatives.rows["cheetah dt proxy"][0].value == pytest.approx(0.3)
     assert returns.rows["cheetah dt proxy"][0].value == pytest.approx(1600)
-    assert [number.value for number in errors.rows["hopper inverse k=1 share=0.1"]] == pytest.approx([0.02, 0.05, 0.1, 0.99])
+    halves = {half: errors.rows[f"hopper inverse k=1 share=0.1, {half} half"] for half in ("worse", "better")}
+    assert [number.value for number in halves["worse"]] == pytest.approx([0.02, 0.1, 0.99])
+    assert [number.value for number in halves["better"]] == pytest.approx([0.05, 0.1, 0.99])
+    assert "hopper inverse k=1 share=0.5, worse half" not in errors.rows, "all of it is labelled"
     assert EXPERIMENT.tables({}) == []
 
 

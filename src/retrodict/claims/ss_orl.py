@@ -311,12 +311,14 @@ class SemiSupervised(Experiment):
         relatives = {arm: [_mean(values.values())] for arm, values in scores.items() if values}
         runs = {arm: list(by_seed.values()) for arm, by_seed in measured.items()}
         returns = {arm: [_mean(run["return"] for run in of)] for arm, of in runs.items() if "return" in of[0]}
-        errors = {arm: _label_errors(of) for arm, of in runs.items() if "outside" in of[0]}
-        columns = ("arm", "worse half", "better half", "saturated", "of these with the right sign")
+        halves = {"inside": "worse half", "outside": "better half"}
+        told = {f"{arm}, {name}": [run[h] for run in of] for arm, of in runs.items() for h, name in halves.items() if h in of[0]}
+        errors = {name: _label_errors(scores) for name, scores in told.items()}
+        columns = ("arm, trajectories", "error", "saturated", "of these with the right sign")
         tables = (
             Table("Relative return", ("arm", "S"), relatives),
             Table("Return", ("arm", "return"), returns),
-            Table("Squared error of labels over the variance of actions; saturated actions of the better half", columns, errors),
+            Table("Squared error of labels over the variance of actions; share of actions that are saturated", columns, errors),
         )
         return [table for table in tables if table.rows]
 
@@ -361,9 +363,9 @@ def _curve(scores: Sequence[Mapping[tuple[str, int], float]]) -> list[Check]:
     return [rising, _at_least("S with 50 % of the trajectories labelled, both", scores[-1].values(), 0.9)]
 
 
-def _label_errors(runs: Sequence[Measured]) -> list[Number]:
-    halves = [_mean(run[half]["mse"] / run[half]["variance"] for run in runs) for half in ("inside", "outside")]
-    return halves + [_mean(run["outside"][name] for run in runs) for name in ("saturated", "right sign where saturated")]
+def _label_errors(scores: Sequence[Mapping[str, float]]) -> list[Number]:
+    errors = _mean(score["mse"] / score["variance"] for score in scores)
+    return [errors, *(_mean(score[name] for score in scores) for name in ("saturated", "right sign where saturated"))]
 
 
 def _mean(values: Iterable[float]) -> Number:
