@@ -131,6 +131,13 @@ def test_no_setting_of_training_is_without_effect(subjects, slug):
         assert [stage.described() for stage in changed.stages(changed.net_)] != before, name
 
 
+@pytest.mark.parametrize("slug", ["vpt", "behavior-cloning", "al-rnn"])
+def test_states_of_several_sizes_are_named(slug):
+    values = [{STATE: np.ones((9, n)), "action": np.ones((9, 2), np.float32)} for n in (3, 2)]
+    with pytest.raises(DataError, match=r"shape \(3,\) a step in episode 0 of memory and \(2,\) in episode 1 of memory"):
+        lookup(slug)().fit(from_arrays(values, fps=10))
+
+
 def test_the_toys_are_no_part_of_the_catalogue():
     assert not TOYS.keys() & catalogue().keys()
 

@@ -158,7 +158,7 @@ def test_unequal_lengths_and_emptiness_are_refused():
         from_arrays([])
     with pytest.raises(DataError, match="episode 1: features need one common length"):
         from_arrays([{"a": np.zeros(2)}, {"a": np.zeros(2), "b": np.zeros(3)}])
-    with pytest.raises(DataError, match="'a' differs between episodes"):
+    with pytest.raises(DataError, match="'a' is .* a step in episode 0 and .* a step in episode 1; bring all"):
         from_arrays([{"a": np.zeros(2)}, {"a": np.zeros((2, 2))}])
 
 
@@ -283,6 +283,13 @@ def test_stretches_without_gaps_are_episodes_that_know_where_they_come_from():
     nothing = whole[:1].with_column("valid.observation.state", [np.zeros(6, bool)])
     with pytest.raises(DataError, match="missing at every one of 6 steps"):
         nothing.unbroken("observation.state")
+
+
+def test_actions_of_several_widths_are_no_one_action(tmp_path):
+    values = [{"observation.state": np.zeros((4, n)), "action": np.zeros((4, n))} for n in (3, 3, 2)]
+    said = r"'action' is float64 of shape \(3,\) a step in episode 0 and float64 of shape \(2,\) a step in episode 2"
+    with pytest.raises(DataError, match=said):
+        from_arrays(values)
 
 
 @given(kept=st.lists(st.booleans(), min_size=1, max_size=12), again=st.integers(0, 3))

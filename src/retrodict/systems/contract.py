@@ -227,6 +227,13 @@ class System(ABC):
                 )
             if name in (ACTION, STATE) and not feature.is_numeric:
                 raise DataError(f"{self.card.slug}: {name!r} holds {feature.dtype}; numbers are expected.")
+            if name in (ACTION, STATE) and -1 in feature.shape:
+                episodes = {episode[name].shape[1:]: episode for episode in reversed(recordings.having(name).episodes)}
+                (shape, one), (other, another), *_ = reversed(episodes.items())
+                raise DataError(
+                    f"{self.card.slug}: {name!r} has the shape {shape} a step in {one} and {other} in {another}; bring all "
+                    "episodes to one shape, or keep those of one shape in recordings of their own."
+                )
 
     @property
     def is_fitted(self) -> bool:

@@ -14,7 +14,7 @@ from retrodict.errors import DataError
 from retrodict.trajectories.actions import ActionSpace
 from retrodict.trajectories.columns import ArrayColumn, Slice
 from retrodict.trajectories.episodes import Episode, runs_of
-from retrodict.trajectories.features import BOOKKEEPING, IMAGES, PRIVILEGED, RUN, RUNS, VALID, Feature
+from retrodict.trajectories.features import ACTION, BOOKKEEPING, IMAGES, PRIVILEGED, RUN, RUNS, VALID, Feature
 from retrodict.trajectories.windows import Window, Windows
 
 
@@ -209,7 +209,7 @@ class Recordings:
         given = next((v for v in values if v is not None), None)
         if given is None:
             return self.without(name)
-        feature = feature or describe(name, [v for v in values if v is not None])
+        feature = feature or describe(name, {i: v for i, v in enumerate(values) if v is not None})
         episodes = tuple(
             episode.without({name}) if array is None else episode.with_values({name: array})
             for episode, array in zip(self, values, strict=True)
@@ -239,16 +239,21 @@ class Recordings:
         return lerobot.write(self, folder, **options)
 
 
-def describe(name: str, arrays: Sequence[np.ndarray]) -> Feature:
-    """The feature that arrays (T, *shape) of several episodes make, with -1 for a dimension in which episodes differ.
+def describe(name: str, arrays: Mapping[int, np.ndarray]) -> Feature:
+    """The feature that arrays (T, *shape) of several episodes, by number, make, with -1 for a dimension in which they differ.
 
-    Raises DataError when they differ in dtype or in number of dimensions.
+    Raises DataError when they differ in dtype or in number of dimensions, or actions in their shape.
     """
-    first = arrays[0]
-    if any(a.ndim != first.ndim or a.dtype != first.dtype for a in arrays):
-        seen = ", ".join(sorted({f"{a.dtype}{list(a.shape[1:])}" for a in arrays}))
-        raise DataError(f"{name!r} differs between episodes ({seen}); one dtype and number of dimensions is expected.")
-    shape = tuple(sizes[0] if len(set(sizes)) == 1 else -1 for sizes in zip(*(a.shape[1:] for a in arrays), strict=True))
+    number, first = next(iter(arrays.items()))
+    for other, array in arrays.items():
+        same = "shape" if name == ACTION else "number of dimensions"
+        alike = array.shape[1:] == first.shape[1:] if name == ACTION else array.ndim == first.ndim
+        if array.dtype != first.dtype or not alike:
+            seen = [f"{a.dtype} of shape {a.shape[1:]} a step in episode {i}" for i, a in ((number, first), (other, array))]
+            raise DataError(
+                f"{name!r} is {' and '.join(seen)}; bring all episodes to one dtype and {same}, or keep these episodes apart."
+            )
+    shape = tuple(sizes[0] if len(set(sizes)) == 1 else -1 for sizes in zip(*(a.shape[1:] for a in arrays.values()), strict=True))
     if first.dtype == object or first.dtype.kind == "U":
         return Feature("string", shape or (1,))
     if first.ndim == 4 and first.dtype == np.uint8 and (name.startswith(IMAGES) or shape[-1] in (1, 3)):
@@ -304,7 +309,7 @@ def from_arrays(
             )
         )
     names = dict.fromkeys(name for values in episodes for name in values if name not in BOOKKEEPING)
-    features = {name: describe(name, [np.asarray(v[name]) for v in episodes if name in v]) for name in names}
+    features = {name: describe(name, {i: np.asarray(v[name]) for i, v in enumerate(episodes) if name in v}) for name in names}
     if actions is None and "action" in features:
         actions = ActionSpace.unknown(features["action"])
     return Recordings(features, tuple(made), fps=fps, actions=actions, **about)

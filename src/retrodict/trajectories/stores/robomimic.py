@@ -60,7 +60,8 @@ def read(file: Any, path: Path, *, fps: float | None, infos: bool, actions: Stat
             if features.setdefault(feature, kind) != kind:
                 raise DataError(
                     f"{where}: {feature!r} is {kind.dtype}{list(kind.shape)} and {features[feature].dtype}"
-                    f"{list(features[feature].shape)} in earlier demonstrations; one shape is expected."
+                    f"{list(features[feature].shape)} in earlier demonstrations; bring all to one dtype and shape, or keep "
+                    "them in files of their own."
                 )
             slices[feature] = Slice(column)
         first = next(iter(spaces), name)

@@ -288,5 +288,7 @@ def _assemble(
         episodes.append(Episode(i, film.frames, slices, tasks, domains[0] if domains else None, str(video)))
     names = dict.fromkeys(name for arrays in values for name in arrays if name not in BOOKKEEPING)
     features = {CAMERA: Feature("video", (info.height, info.width, 3), ["height", "width", "channels"])}
-    features |= name_entries({name: describe(name, [a[name] for a in values if name in a]) for name in names}, entries)
+    features |= name_entries(
+        {name: describe(name, {i: a[name] for i, a in enumerate(values) if name in a}) for name in names}, entries
+    )
     return Recordings(features, tuple(episodes), fps=None if uneven else info.fps, actions=space, meta={"guessed": guessed})
