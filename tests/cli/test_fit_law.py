@@ -46,6 +46,18 @@ def test_what_is_no_law_or_no_series_is_refused_in_a_sentence(series, tmp_path, 
     assert not (tmp_path / "law").exists()
 
 
+def test_many_short_episodes_are_told_what_would_do(tmp_path, capsys):
+    path, t = tmp_path / "short.csv", np.arange(30) / 20
+    rows = [f"{i},{np.sin(s + i * 1.5)},{np.cos(s + i * 1.5)}\n" for i in range(40) for s in t]
+    path.write_text("episode,x,y\n" + "".join(rows))
+    line = ["fit-law", str(path), "--with", "sindy", "--out", str(tmp_path / "law"), "--seeds", "1"]
+    assert main(line) == 2
+    said = capsys.readouterr().err
+    assert "the longest run held out here has 30: record longer runs. More short episodes do not help" in said
+    assert "leave out the column that numbers them: --leave-out" in said
+    assert main([*line, "--leave-out", "episode"]) == 0
+
+
 def test_sindy_shows_what_it_chose_from_and_how_sure_each_term_is(series, tmp_path, capsys):
     out = tmp_path / "law"
     assert main(["fit-law", str(series), "--with", "sindy", "--out", str(out), "--seeds", "2"]) == 0

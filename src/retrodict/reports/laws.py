@@ -233,15 +233,17 @@ def judged_by(held: Recordings, names: Sequence[str]) -> np.ndarray:
     series = max((np.asarray(episode[STATE], np.float64) for episode in held), key=len)
     if len(series) < LEAST:
         raise NotIdentifiableError(
-            f"no law is identifiable from this recording: it is too short; a law is judged on {LEAST} held-out steps or more, "
-            f"there are {len(series)}: record longer."
+            f"no law is identifiable from this recording: it is too short; a law is judged on {LEAST} held-out steps or more in "
+            "one run (the end of the only episode, or an episode of several), and the longest run held out here has "
+            f"{len(series)}: record longer runs. More short episodes do not help; those that follow each other without a break "
+            "can be given as one (of a table, leave out the column that numbers them: --leave-out)."
         )
     still = np.ptp(series, axis=0) == 0
     if still.any():
         named = ", ".join(repr(name) for name in np.asarray(names, object)[still])
         raise NotIdentifiableError(
             f"no law is identifiable from this recording: {named} stands still in the {len(series):,} steps that are held out to "
-            "judge by; leave it out, or record motion that goes on."
+            "judge by; leave it out (a column: --leave-out), or record motion that goes on."
         )
     return series
 
