@@ -82,6 +82,24 @@ def test_every_kind_is_known_and_says_where_it_comes_from(tmp_path, kind, make):
         open_recordings(path, colour="red")
 
 
+def test_a_folder_that_is_not_read_says_what_stands_in_the_way(tmp_path):
+    logs, arrays = tmp_path / "logs", tmp_path / "arrays"
+    logs.mkdir()
+    arrays.mkdir()
+    a_csv(logs)
+    (logs / "notes.txt").write_text("a note")
+    assert open_recordings(logs).steps == 2
+    (logs / "setup.json").write_text("{}")
+    (logs / "raw").mkdir()
+    with pytest.raises(
+        DataError, match=r"logs holds tables \(log.csv\) and beside them raw/, setup.json; they are read together"
+    ):
+        open_recordings(logs)
+    an_array(arrays)
+    with pytest.raises(DataError, match=r"arrays holds a.npy, and such files are not read together; name one of them"):
+        open_recordings(arrays)
+
+
 def test_what_is_not_known_is_described(tmp_path):
     with pytest.raises(DataError, match=r"nowhere does not exist"):
         open_recordings(tmp_path / "nowhere")

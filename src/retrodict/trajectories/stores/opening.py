@@ -69,6 +69,8 @@ def _store_of(path: Path) -> tuple[str, ModuleType]:
     for name, store in _stores():
         if store.recognises(path):
             return name, store
+    if path.is_dir() and (known := [entry for entry in sorted(path.iterdir()) if _is_known_file(entry)]):
+        raise DataError(_not_together(path, known))
     raise DataError(
         f"{path} is not known here ({_seen(path)}); can be opened: {'; '.join(store.KIND for _, store in _stores())}."
     )
@@ -83,6 +85,27 @@ def _with_origin(recordings: Recordings, path: Path, kind: str) -> Recordings:
     guessed = list(recordings.meta.get(GUESSED, ()))
     origin = recordings.meta.get(ORIGIN) or {"path": str(path), "format": kind, "guessed": guessed}
     return replace(recordings, meta={**recordings.meta, GUESSED: guessed, ORIGIN: origin})
+
+
+def _is_known_file(path: Path) -> bool:
+    return path.is_file() and not path.name.startswith(".") and any(store.recognises(path) for _, store in _stores())
+
+
+def _not_together(path: Path, known: list[Path]) -> str:
+    """Why a folder is not read although files in it can be."""
+    from retrodict.trajectories.stores.logs import SUFFIXES as TABLES
+    from retrodict.trajectories.stores.tables import BESIDE as NOTES
+
+    tables = [file for file in known if file.suffix.lower() in TABLES]
+    others = [entry.name + "/" * entry.is_dir() for entry in sorted(path.iterdir()) if entry not in tables]
+    others = [name for name in others if not name.startswith(".") and not name.lower().endswith(NOTES)]
+    if not tables:
+        return f"{path} holds {known[0].name}, and such files are not read together; name one of them."
+    more = f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
+    return (
+        f"{path} holds tables ({tables[0].name}) and beside them {', '.join(others[:SHOWN])}{more}; they are read together "
+        f"where nothing but notes ({', '.join(NOTES)}) stands beside them: move it, or name one table."
+    )
 
 
 def _seen(path: Path) -> str:

@@ -172,9 +172,10 @@ def name_entries(features: Mapping[str, Feature], entries: Mapping[str, Sequence
 
 
 def constant_entries(episodes: Sequence[Mapping[str, np.ndarray]], names: Sequence[str]) -> list[str]:
-    """Sentences on entries of `observation.state` that never change: kept, but no system can learn from them."""
+    """A sentence on the entries of `observation.state` that never change: kept, but no system can learn from them."""
     states = [episode[STATE] for episode in episodes if STATE in episode]
     if not states or states[0].ndim != 2 or len(names) != states[0].shape[1]:
         return []
     still = np.all([(state == states[0][0]).all(0) for state in states], axis=0)
-    return [f"{name!r} is constant and kept." for name, constant in zip(names, still, strict=True) if constant]
+    constant = [repr(name) for name, stays in zip(names, still, strict=True) if stays]
+    return [f"{', '.join(constant)} {'is' if len(constant) == 1 else 'are'} constant and kept."] if constant else []
