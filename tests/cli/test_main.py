@@ -163,7 +163,13 @@ def test_convert_shows_its_guesses_and_writes(swing, tmp_path, capsys):
     assert stores.open(tmp_path / "out").steps == 20
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*")}
     assert main(["convert", str(swing), str(tmp_path / "out")]) == 2
+    assert "on the command line --overwrite" in capsys.readouterr().err
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*")} == before
+    assert main(["convert", str(swing), str(tmp_path / "out"), "--overwrite"]) == 0
+    assert main(["convert", str(swing), str(tmp_path / "out-v0"), "--format", "minari"]) == 0
+    assert main(["convert", str(swing), str(tmp_path / "out-v0"), "--format", "minari"]) == 2
+    assert "on the command line --overwrite" in capsys.readouterr().err
+    assert main(["convert", str(swing), str(tmp_path / "out-v0"), "--format", "minari", "--overwrite"]) == 0
 
 
 def test_a_range_of_actions_is_said_to_any_command_that_opens_files(tmp_path, capsys):

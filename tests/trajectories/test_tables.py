@@ -104,7 +104,7 @@ def test_what_is_said_is_not_guessed(tmp_path):
     assert open_recordings(since, time="when").fps == 2
     with pytest.raises(DataError, match="has no column 'v'; it has t, u, group"):
         open_recordings(path, action_columns=["v"])
-    with pytest.raises(DataError, match="no option 'colour'; it has time, episode, action_columns, actions, fps"):
+    with pytest.raises(DataError, match="no option 'colour'; it has time, episode, action_columns, leave_out, actions, fps"):
         open_recordings(path, colour="red")
 
 
@@ -285,6 +285,21 @@ def test_arrays_of_several_episodes_each_are_several_episodes(tmp_path):
     np.savez(tmp_path / "d.npz", x=state)
     with pytest.raises(DataError, match="arrays called state, action, reward, ... may also be"):
         open_recordings(tmp_path / "d.npz")
+
+
+def test_what_is_left_out_is_not_read(tmp_path):
+    (tmp_path / "a.csv").write_text("t,x,k,l,m,action\n0,1,2,3,,0.5\n0.1,2,2,3,4,0.25\n")
+    with pytest.raises(DataError, match="'m' is empty"):
+        open_recordings(tmp_path / "a.csv")
+    recordings = open_recordings(tmp_path / "a.csv", leave_out=["m"])
+    assert recordings.features["observation.state"].names == ["x", "k", "l"]
+    assert [s for s in recordings.meta["guessed"] if "constant" in s] == ["'k', 'l' are constant and kept."]
+    with pytest.raises(DataError, match="no column 'q' to leave out; it has t, x, k, l, m, action"):
+        open_recordings(tmp_path / "a.csv", leave_out=["q"])
+    np.savez(tmp_path / "a.npz", state=np.zeros((4, 2)), other=np.zeros(3))
+    assert open_recordings(tmp_path / "a.npz", leave_out=("other",)).steps == 4
+    with pytest.raises(DataError, match="no array 'q' to leave out; it has state, other"):
+        open_recordings(tmp_path / "a.npz", leave_out=("q",))
 
 
 def test_clips_by_name(tmp_path):

@@ -38,6 +38,8 @@ class Reading:
         tuple[str, ...], tyro.conf.arg(metavar="COLUMN ...", help_behavior_hint="(default: those called action)")
     ] = ()
     """columns of a table or log that make up the action."""
+    leave_out: Annotated[tuple[str, ...], tyro.conf.arg(metavar="COLUMN ...", help_behavior_hint="(default: none)")] = ()
+    """columns of a table or log, or arrays of an NPZ file, that are not read."""
     action_range: Annotated[
         tuple[float, ...], tyro.conf.arg(metavar="LOW HIGH ...", help_behavior_hint="(default: as the files say, or unknown)")
     ] = ()
@@ -54,6 +56,7 @@ class Reading:
             "time": self.time,
             "episode": self.episode,
             "action_columns": self.action_columns or None,
+            "leave_out": self.leave_out or None,
             "actions": self.action_range or None,
             "fps": self.fps,
             "nan_is_missing": self.nan_is_missing or None,

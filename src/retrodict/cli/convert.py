@@ -22,6 +22,7 @@ def convert(
     /,
     format: Literal["lerobot", "minari"] = "lerobot",
     reading: ReadingOptions = UNSAID,
+    overwrite: bool = False,
     dry_run: bool = False,
 ) -> None:
     """Write recordings of any kind as a LeRobotDataset v3.0, or as a Minari dataset.
@@ -36,6 +37,7 @@ def convert(
         destination: folder to write.
         format: lerobot or minari.
         reading: how the source is read.
+        overwrite: replace a dataset of that format that is at FOLDER.
         dry_run: say what is guessed and write nothing.
     """
     from retrodict.trajectories import stores
@@ -45,5 +47,12 @@ def convert(
         for sentence in guessed or ["nothing has to be guessed."]:
             show.say(f"guessed: {sentence}" if guessed else sentence)
         return
-    stores.convert(source, destination, format, show=lambda sentence: show.say(f"guessed: {sentence}"), **reading.options)
+    stores.convert(
+        source,
+        destination,
+        format,
+        overwrite=overwrite,
+        show=lambda sentence: show.say(f"guessed: {sentence}"),
+        **reading.options,
+    )
     show.say(f"{source} stands in {destination} as a {'LeRobotDataset v3.0' if format == 'lerobot' else 'Minari dataset'}.")

@@ -94,7 +94,9 @@ def prepare(
     beside = None if out is None else named(out).with_name(f"{named(out).name}.labelling")
     taken = out is not None and out.exists() and (not out.is_dir() or any(out.iterdir()))
     if taken and not overwrite and not (beside is not None and beside.exists()):
-        raise DataError(f"{out} exists already; name another folder, or say overwrite to replace it.")
+        raise DataError(
+            f"{out} exists already; name another folder, or say overwrite=True, on the command line --overwrite, to replace it."
+        )
     names = [name for name in model.reads.spans if name not in model.reads.optional]
     held = held_out(recordings, model, calibration, names)
     fresh = len({episode.identity for episode in held})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,14 @@ class Options:
     actions: Stated | None
 
 
-def read(path: Path, *, fps: float | None = None, nan_is_missing: bool = False, actions: Stated | None = None) -> Recordings:
+def read(
+    path: Path,
+    *,
+    fps: float | None = None,
+    leave_out: Sequence[str] = (),
+    nan_is_missing: bool = False,
+    actions: Stated | None = None,
+) -> Recordings:
     """Recordings over the arrays of a NumPy file.
 
     `.npy`: (T,), (T, N) or (E, T, N) numbers become `observation.state` of one or E episodes, memory-mapped.
@@ -53,6 +60,7 @@ def read(path: Path, *, fps: float | None = None, nan_is_missing: bool = False, 
     Args:
         path: the file.
         fps: steps per second; a file holds none unless it has a clock.
+        leave_out: arrays of an `.npz` that are not read.
         nan_is_missing: mark NaN in `valid.<feature>` instead of refusing it; what is NaN throughout an episode is absent.
         actions: what an action means, see `opening.open`.
 
@@ -65,6 +73,9 @@ def read(path: Path, *, fps: float | None = None, nan_is_missing: bool = False, 
         raise DataError(
             f"{path} cannot be read as {path.suffix[1:].upper()}: {' '.join(str(error).split()).rstrip('.')}."
         ) from None
+    if unknown := [name for name in leave_out if name not in arrays or isinstance(loaded, np.ndarray)]:
+        raise DataError(f"{path} has no array {unknown[0]!r} to leave out; it has {', '.join(arrays)}.")
+    arrays = {name: array for name, array in arrays.items() if name not in leave_out}
     if not arrays:
         raise DataError(f"{path} holds no arrays; at least one is expected.")
     for name, array in arrays.items():
@@ -207,7 +218,7 @@ def _assemble(
     clocks = [episode["timestamp"] for episode in episodes if "timestamp" in episode]
     fps = rate(clocks) if options.fps is None else options.fps
     if fps is None:
-        guessed.append("no even clock: steps are counted and fps is unknown (give fps=... where it is known).")
+        guessed.append("no even clock: steps are counted and fps is unknown (fps=..., on the command line --fps, says it).")
     made = from_arrays(episodes, fps=fps, actions=space, source=str(path), meta={"guessed": guessed}, **about)
     if not names:
         return made

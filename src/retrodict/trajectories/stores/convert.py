@@ -18,6 +18,7 @@ def convert(
     destination: str | Path,
     format: Literal["lerobot", "minari"] = "lerobot",
     *,
+    overwrite: bool = False,
     show: Callable[[str], None] | None = None,
     **options: Any,
 ) -> list[str]:
@@ -29,6 +30,7 @@ def convert(
         source: what `retrodict.open` opens.
         destination: the folder to write; it appears whole or not at all.
         format: `lerobot` (LeRobotDataset v3.0) or `minari`.
+        overwrite: replace a dataset of that format that is at the destination.
         show: called with each sentence before anything is written; raising in it stops the conversion.
         options: for the reader of the source.
 
@@ -39,6 +41,11 @@ def convert(
     if Path(source).resolve() == Path(destination).resolve():
         raise DataError(f"{destination} is the source itself; name another folder to write into.")
     recordings = opening.open(source, **options)
+    taken = Path(destination).is_dir() and any(Path(destination).iterdir())
+    if format == "minari" and taken and not overwrite:
+        raise DataError(
+            f"{destination} exists already; name another folder, or say overwrite=True, on the command line --overwrite."
+        )
     sentences = list(recordings.meta[opening.GUESSED])
     if format == "minari":
         from retrodict.trajectories.stores import minari_writing  # slow to import, and `open` alone does not need it
@@ -52,5 +59,5 @@ def convert(
     if format == "minari":
         minari_writing.write(recordings, destination)
     else:
-        recordings.save(destination)
+        recordings.save(destination, overwrite=overwrite)
     return sentences

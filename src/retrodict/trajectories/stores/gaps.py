@@ -37,7 +37,7 @@ def marked(feature: str, values: np.ndarray, where: str, entries: Sequence[str] 
         entry = int(empty.argmax())
         raise DataError(
             f"{where}: {repr(entries[entry]) if entries else f'entry {entry}'} is empty or NaN throughout an episode that has "
-            f"the rest of {feature!r}; drop it or the episode."
+            f"the rest of {feature!r}; leave it out, or the episode."
         )
     return {feature: hold(flat, missing).reshape(values.shape), VALID + feature: ~missing.any(1)}
 

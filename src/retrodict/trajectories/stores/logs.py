@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,8 +59,8 @@ class Log:
         return f"row {row}" if self.path.suffix.lower() == ".parquet" else f"line {self.first_line + row}"
 
 
-def read_log(path: Path) -> Log:
-    """The table in a CSV, TSV, JSONL or Parquet file.
+def read_log(path: Path, leave_out: Sequence[str] = ()) -> Log:
+    """The table in a CSV, TSV, JSONL or Parquet file, without the columns to leave out.
 
     Raises DataError when the file is damaged, empty, names a column twice, or a column of numbers holds something else.
     """
@@ -80,6 +80,9 @@ def read_log(path: Path) -> Log:
         raise DataError(f"{path} has no rows; at least one is expected.")
     if twice := {name for name in table.column_names if table.column_names.count(name) > 1}:
         raise DataError(f"{path} has the column {min(twice)!r} twice; column names must differ.")
+    if unknown := [name for name in leave_out if name not in table.column_names]:
+        raise DataError(f"{path} has no column {unknown[0]!r} to leave out; it has {', '.join(table.column_names)}.")
+    table = table.drop_columns(list(leave_out))
     columns, left_out = {}, []
     log = Log(path, {}, first_line)
     for name, column in zip(table.column_names, table.columns, strict=True):

@@ -60,6 +60,7 @@ def read(
     time: str | None = None,
     episode: str | None = None,
     action_columns: Sequence[str] | None = None,
+    leave_out: Sequence[str] = (),
     actions: Stated | None = None,
     fps: float | None = None,
     nan_is_missing: bool = False,
@@ -74,13 +75,14 @@ def read(
         path: a file, or a folder of files with the same columns.
         time, episode: columns of the clock and of the episode of a row; guessed where not given, `none` where there is none.
         action_columns: columns that make up `action`.
+        leave_out: columns that are not read.
         actions: what an action means, see `opening.open`.
         fps: steps per second where the table has no clock.
         nan_is_missing: mark empty and NaN cells in `valid.<feature>` instead of refusing them.
 
     Raises DataError for damaged files, gaps, clocks that run backwards, and files whose columns differ.
     """
-    logs = [read_log(file) for file in (files_in(path, SUFFIXES) if path.is_dir() else [path])]
+    logs = [read_log(file, leave_out) for file in (files_in(path, SUFFIXES) if path.is_dir() else [path])]
     headers = read_headers(logs[0], time=time, episode=episode, actions=action_columns)
     for log in logs[1:]:
         check_same_columns(logs[0], log)
@@ -98,7 +100,9 @@ def read(
             f"the clock gives {fps:g} steps per second." if fps else "the clock is uneven: timestamps are kept, fps is unknown."
         )
     elif fps is None:
-        guessed.append("no column is a clock: steps are counted and fps is unknown (give fps=... where it is known).")
+        guessed.append(
+            "no column is a clock: steps are counted and fps is unknown (fps=..., on the command line --fps, says it)."
+        )
     made = from_arrays(
         [v if p.clock is None else {**v, "timestamp": p.clock} for v, p in zip(values, pieces, strict=True)],
         fps=fps,
@@ -126,7 +130,7 @@ def check_same_columns(first: Log, other: Log) -> None:
             seen = [f"has {log_kinds[name][1]} numbers a row" for log_kinds in kinds]
         raise DataError(
             f"{first.path} and {other.path} differ in column {name!r} (the first {seen[0]}, the second {seen[1]}); "
-            "files that are read together need the same columns."
+            "files that are read together need the same columns; put them into folders of their own."
         )
 
 
@@ -144,7 +148,7 @@ def _pieces(log: Log, headers: Headers, nan_is_missing: bool) -> Iterator[Piece]
             if (back := np.flatnonzero(np.diff(clock) < 0)).size:
                 raise DataError(
                     f"{where}, {log.line(int(rows[back[0] + 1]))}: the clock {headers.time!r} runs backwards; "
-                    "sort the rows or name the episode column."
+                    "sort the rows, or name the column of the episodes (episode=..., on the command line --episode)."
                 )
             if clock[0] != 0:
                 meta["start"] = float(clock[0])

@@ -49,6 +49,7 @@ def read(
     *,
     time: str | None = None,
     action_columns: Sequence[str] | None = None,
+    leave_out: Sequence[str] = (),
     actions: Stated | None = None,
     nan_is_missing: bool = False,
 ) -> Recordings:
@@ -64,6 +65,7 @@ def read(
         path: a video or a folder.
         time: column of the logs that is their clock; guessed where not given, `none` where there is none.
         action_columns: columns that make up `action`; those called action, or else all numbers, where not given.
+        leave_out: columns of the logs that are not read.
         actions: what an action means, see `opening.open`.
         nan_is_missing: mark empty cells of the logs in `valid.<feature>` instead of refusing them.
 
@@ -73,7 +75,7 @@ def read(
     videos = _videos(path)
     first, films = _probe(videos)
     guessed: list[str] = []
-    shares = _timed(dict(_shares(path, videos, time, action_columns, guessed)), films, guessed)
+    shares = _timed(dict(_shares(path, videos, time, action_columns, leave_out, guessed)), films, guessed)
     values: list[dict[str, np.ndarray]] = []
     matches: dict[Path, Match] = {}
     from_start = _is_running(shares, films)
@@ -144,7 +146,12 @@ def _probe(videos: Sequence[Path]) -> tuple[VideoInfo, list[Film]]:
 
 
 def _shares(
-    path: Path, videos: Sequence[Path], time: str | None, actions: Sequence[str] | None, guessed: list[str]
+    path: Path,
+    videos: Sequence[Path],
+    time: str | None,
+    actions: Sequence[str] | None,
+    leave_out: Sequence[str],
+    guessed: list[str],
 ) -> Iterator[tuple[Path, Share]]:
     """The rows of logs for each video that has some."""
     folder = path.parent if path.is_file() else path
@@ -164,14 +171,14 @@ def _shares(
         if len(mine) > 1 or (mine and common):
             raise DataError(f"{video} has two logs, {mine[0]} and {[*mine, *common][1]}; keep one of them.")
         if mine:
-            log = read_log(mine[0])
+            log = read_log(mine[0], leave_out)
             if first is None or headers is None:
                 first, headers = log, read_headers(log, time=time, episode="none", actions=actions, of_video=True)
             else:
                 check_same_columns(first, log)
             yield video, Share(log, headers, np.arange(len(log)))
     if common:
-        log = read_log(common[0])
+        log = read_log(common[0], leave_out)
         yield from _split(log, read_headers(log, time=time, actions=actions, of_video=True), videos, guessed)
 
 

@@ -74,7 +74,11 @@ class Writer(WrittenWhole):
                 raise DataError(f"{name!r}: frames are (height, width, 3 or 1), its shape is {list(feature.shape)}.")
         occupied = self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir()))
         if occupied and not (overwrite and (self.folder / layout.INFO).exists()):
-            how = "say overwrite to replace it" if (self.folder / layout.INFO).exists() else "it is no LeRobotDataset"
+            how = (
+                "say overwrite=True, on the command line --overwrite, to replace it"
+                if (self.folder / layout.INFO).exists()
+                else "it is no LeRobotDataset"
+            )
             raise DataError(f"{self.folder} exists already ({how}); nothing was written.")
         self.extension = Extension(actions, fps, independent, structures or {}, meta or {})
         self.fps = fps or 1.0  # LeRobot needs a number
