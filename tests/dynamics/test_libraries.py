@@ -72,7 +72,7 @@ def test_legendre_is_orthonormal_on_its_box():
         RadialBasis(torch.from_numpy(RNG.uniform(-1, 1, (6, 2))), 0.7, "gaussian"),
     ],
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(data=st.lists(st.floats(-1, 1), min_size=4, max_size=4))
 def test_functions_keep_the_bounds_that_they_claim(library, data):
     x, y = np.array(data[:2]), np.array(data[2:])

@@ -62,7 +62,7 @@ def test_the_time_to_a_strength_is_the_published_one():
     assert growth_time(0.5, 1.0, 1e-3, 5) == pytest.approx(integral, rel=1e-9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     depth=st.sampled_from([1, 2, 3, 7, 100, math.inf]),
     start=st.floats(1e-4, 3.0),
@@ -75,7 +75,7 @@ def test_growing_twice_is_growing_on(depth, start, first, second):
     assert on == pytest.approx(once, rel=1e-6, abs=1e-12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(depth=st.sampled_from([1, 2, 5, math.inf]), share=st.floats(0.02, 0.98))
 def test_time_inverts_strength(depth, share):
     took = growth_time(share, 1.0, 0.01, depth)

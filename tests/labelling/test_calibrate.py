@@ -45,7 +45,7 @@ def test_few_labels_get_two_parameters_and_many_a_curve_where_it_is_needed():
     assert calibrate(*episodes(40)).calibrator.kind == "platt"
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(0, 10_000), st.sampled_from(["platt", "isotonic"]), st.sampled_from([0, 1, None]))
 def test_a_calibrator_never_reverses_an_order_and_never_claims_certainty(seed, kind, only):
     rng = np.random.default_rng(seed)

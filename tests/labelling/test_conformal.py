@@ -58,7 +58,7 @@ def trial(seed, held, target, max_error, **kind):
 EPISODE = st.lists(st.tuples(st.integers(0, 12), st.booleans()), min_size=1, max_size=12)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.lists(EPISODE, min_size=2, max_size=14), st.sampled_from([0.1, 0.2, 0.3, 0.5, 0.8]))
 def test_over_all_ways_to_leave_one_out_the_mean_error_is_below_the_bound_whatever_the_episodes(episodes, max_error):
     """The theorem itself: exchangeable means that each episode is the new one as often, and then nothing is left to chance."""

@@ -64,7 +64,7 @@ def test_windows_of_any_shape_give_the_same_labels_in_the_right_places(model):
         assert set(answer.extras) == {"confidence.turn"}
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(batch=st.integers(1, 50), done=st.sets(st.integers(0, 5)))
 def test_what_is_done_already_changes_no_number_and_no_batch(batch, done):
     recordings, _ = play(6, 15)

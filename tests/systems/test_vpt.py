@@ -232,7 +232,7 @@ class TestBadInput:
             "observation.state": np.random.default_rng(0).random((9, 2), np.float32),
             "action": np.full((9, 1), value, np.float32),
         }
-        with pytest.raises(DataError, match=f"episode 0.*'part' of an action is {value:g}"):
+        with pytest.raises(DataError, match=f"episode 0.*at step 0 '(a|part)' of the action is {value:g}, outside"):
             tiny().fit(from_arrays([arrays], actions=ActionSpace({"part": space})), run=QUIET)
 
     def test_good_data_gives_no_warning(self):

@@ -99,7 +99,7 @@ def naive(reward, value, next_value, terminated, ended, gamma, trace):
     return out
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 7), st.integers(1, 3), st.integers(1, 2), st.integers(0, 2**31))
 def test_advantages_are_the_sums_they_stand_for(T, B, n, seed):
     rng = np.random.default_rng(seed)

@@ -324,7 +324,7 @@ def test_damage_found_while_reading_is_named(tmp_path):
 # ---- columns ----------------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(lengths=st.lists(st.integers(1, 8), min_size=1, max_size=6), packed=st.booleans(), data=st.data())
 def test_random_ragged_episodes_come_back(tmp_path_factory, lengths, packed, data):
     path = tmp_path_factory.mktemp("h") / "a.hdf5"

@@ -132,7 +132,7 @@ def recordings_of_many_kinds(draw: st.DrawFn) -> Recordings:
     )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(recordings_of_many_kinds())
 def test_what_is_written_reads_back_equal(recordings: Recordings) -> None:
     with tempfile.TemporaryDirectory() as place:

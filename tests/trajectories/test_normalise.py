@@ -32,7 +32,7 @@ def test_range_reaches_both_ends(low, high):
     assert torch.allclose(y.amax(0), torch.tensor(high, dtype=y.dtype))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=6), st.sampled_from(["standard", "range"]), st.sampled_from([0, 1]))
 def test_updates_in_pieces_equal_one_fit(sizes, kind, ddof):
     x = sample(1, sum(sizes) + 2, 4)
@@ -136,7 +136,7 @@ def test_whitened_data_has_identity_covariance_and_too_small_a_rank_is_refused()
     assert torch.allclose(y.T @ y / 300, torch.eye(3, dtype=y.dtype), atol=1e-9)
     assert torch.allclose(y.mean(0), torch.zeros(3, dtype=y.dtype), atol=1e-9)
     assert torch.allclose(whitener.inverse(y), torch.from_numpy(x))
-    with pytest.raises(DataError, match="rank 3, 6 components"):
+    with pytest.raises(DataError, match="rank 3 .*, 6 components"):
         Whitener(6).fit(x)
     with pytest.raises(NotFittedError):
         Whitener(6)(torch.zeros(6))

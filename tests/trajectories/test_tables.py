@@ -341,7 +341,7 @@ lengths = st.lists(st.integers(1, 9), min_size=1, max_size=5)
 numbers = st.floats(-1e6, 1e6, width=32)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     data=st.data(),
     lengths=lengths,

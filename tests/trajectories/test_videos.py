@@ -257,7 +257,7 @@ def test_a_clock_without_a_unit_counts_in_the_one_that_all_videos_tell(tmp_path,
 # ---- the rule, against its definition ---------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     times=st.lists(st.floats(0, 3, width=32), min_size=1, max_size=30).map(sorted),
     frames=st.integers(1, 60),

@@ -48,7 +48,7 @@ edges = st.sampled_from(["replicate", "drop"])
 lengths_ = st.lists(st.integers(1, 12), min_size=1, max_size=5)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(lengths_, spans, spans, st.tuples(edges, edges), st.integers(1, 9), st.integers(0, 3))
 def test_every_window_equals_slicing_by_hand(lengths, span, own, edge, batch, seed):
     recordings = ragged(lengths)
@@ -86,7 +86,7 @@ def test_every_window_equals_slicing_by_hand(lengths, span, own, edge, batch, se
     assert set(seen) == expected
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     lengths_,
     st.sampled_from(["shuffle", "sequence", "replacement"]),
@@ -112,7 +112,7 @@ def test_epochs_differ_and_seeds_differ():
     assert windows.at(0)["frame"].tolist() != recordings.windows(Window(features=(STATE,)), 40, seed=1).at(0)["frame"].tolist()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(lengths_, st.integers(0, 2), st.integers(1, 3), edges, st.floats(0.1, 1))
 def test_drawn_strides_reversal_and_the_actions_between(lengths, before, after, edge, reverse):
     recordings = ragged(lengths)
@@ -165,7 +165,7 @@ def test_windows_in_seconds_on_a_steady_clock_are_windows_in_rows():
     assert all(torch.equal(seconds[name], rows[name]) for name in rows)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.lists(st.floats(0.01, 1.0), min_size=1, max_size=9), min_size=1, max_size=4),
     st.integers(0, 2),

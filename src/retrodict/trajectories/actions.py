@@ -278,7 +278,7 @@ def outsider(recordings: Recordings) -> str | None:
         return None
     for episode in recordings.having(ACTION):
         there = np.flatnonzero(episode.there(ACTION))
-        values = np.asarray(episode.read(ACTION, there)).reshape(len(there), -1)
+        values = np.asarray(episode.read(ACTION, there)).reshape(len(there), space.width)
         if (beyond := space.beyond(values)).any():
             row, entry = (int(i) for i in np.argwhere(beyond)[0])
             part = next(space.parts[name] for name, where in space.slices.items() if where.start <= entry < where.stop)
