@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 
 import numpy as np
 import pytest
@@ -178,9 +179,11 @@ def test_two_devices_repeat_and_know_what_was_held_out():
     assert one.heldout_ == ToyInverse(holdout=0.34).fit(DATA).heldout_
 
 
-def test_several_devices_resume_too(tmp_path):
+def test_several_devices_resume_too(tmp_path, monkeypatch):
+    monkeypatch.delenv("MASTER_PORT", raising=False)
     run = Run(tmp_path, devices=2, progress=False)
     first = ToyInverse(steps=6).fit(DATA, run=run)
+    assert "MASTER_PORT" not in os.environ, "the next training meets elsewhere"
     again = ToyInverse(steps=6).fit(DATA, run=run)
     assert again.trained_.resumed_at == 6
     assert torch.equal(weights(first), weights(again))

@@ -6,6 +6,8 @@ Fabric is imported where a training starts: it takes seconds, and most commands 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -58,6 +60,17 @@ def starts_processes(fabric: Fabric) -> bool:
     from lightning_fabric.strategies.launchers.multiprocessing import _MultiProcessingLauncher
 
     return isinstance(fabric.strategy.launcher, _MultiProcessingLauncher)
+
+
+@contextmanager
+def meeting() -> Iterator[None]:
+    """Forget in the end the port at which processes met: Fabric would use it again, and later ones meet those still leaving."""
+    given = "MASTER_PORT" in os.environ
+    try:
+        yield
+    finally:
+        if not given:
+            os.environ.pop("MASTER_PORT", None)
 
 
 def share(batch: Batch, rank: int, world: int) -> Batch:

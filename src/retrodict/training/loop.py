@@ -21,7 +21,7 @@ from torch import nn
 from retrodict.errors import DataError, RetrodictError
 from retrodict.training.checkpoint import Checkpoints
 from retrodict.training.course import Course
-from retrodict.training.devices import fabric_for, share, starts_processes
+from retrodict.training.devices import fabric_for, meeting, share, starts_processes
 from retrodict.training.identity import claim
 from retrodict.training.journal import Journal
 from retrodict.training.progress import Bar
@@ -93,7 +93,8 @@ def train(
         with tempfile.TemporaryDirectory() as folder:
             weights = Path(folder) / "weights.pt"
             work = partial(_train_apart, weights=weights, net=net, batches=batches, stages=stages, run=run, seed=seed)
-            answer = fabric.launch(work)
+            with meeting():
+                answer = fabric.launch(work)
             if isinstance(answer, RetrodictError):
                 raise answer
             done = Trained(**answer)
