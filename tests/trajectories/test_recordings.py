@@ -184,7 +184,7 @@ def test_texts_and_rates_that_make_no_sense_are_refused(given, said):
 
 @pytest.mark.parametrize("episodes", [{"observation.state": np.zeros((3, 1))}, [np.zeros((3, 1))], "x"])
 def test_episodes_are_a_list_of_mappings(episodes):
-    with pytest.raises(DataError, match="a list with one mapping of feature name"):
+    with pytest.raises(DataError, match="a list with a mapping of feature name"):
         from_arrays(episodes)
     with pytest.raises(DataError, match="one common length above 0"):
         from_arrays([{"observation.state": 3.0}])

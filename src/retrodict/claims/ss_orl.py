@@ -55,7 +55,7 @@ MAZE = {"maze": "PointMaze_UMaze-v3"}
 SEARCHES = {"cheetah": Search(steps=3_200_000), "hopper": Search(steps=800_000, tremble=0.15, least=2500.0)}
 LEARNERS = {"cheetah": TD3BC(), "hopper": TD3BC(greed=0.4, decay="cosine"), "maze": TD3BC()}
 """A hopper with the paper's weight of the value leaves the little noise its recordings hold and falls, so that all labels earn
-less than cloning them; at a constant rate it loses after some 15,000 updates what it had learned (found on another seed)."""
+less than cloning them; at a constant rate it loses in the end what it had learned (found on another seed)."""
 SNAPSHOTS, PLAYED, BEST = 40, 5, 60  # policies, evenly from the worst to the best; episodes of each; and more of the best
 MAZES = 100  # episodes
 LOWER, SHARE = 0.5, 0.1  # part of the trajectories, worst first, from which the labelled ones are drawn; and how many

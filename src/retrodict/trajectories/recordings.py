@@ -283,10 +283,10 @@ def from_arrays(
     Raises DataError for an empty list or one of something else, arrays of unequal length in an episode, features that change
     shape or dtype, tasks or domains that are not one text per episode, and an `fps` that is no number above 0.
     """
-    if isinstance(episodes, Mapping) or any(not isinstance(values, Mapping) for values in episodes):
-        raise DataError(
-            "episodes is a list with one mapping of feature name -> array (T, *shape) per episode; got something else."
-        )
+    kinds = [type(values).__name__ for values in episodes if not isinstance(values, Mapping)]
+    if isinstance(episodes, Mapping) or kinds:
+        seen = "a single mapping" if isinstance(episodes, Mapping) else f"one with {kinds[0]}"
+        raise DataError(f"episodes is a list with a mapping of feature name -> array (T, *shape) for each; got {seen}.")
     if not episodes:
         raise DataError("no episodes given; at least one is expected.")
     for name, texts in (("tasks", tasks), ("domains", domains)):

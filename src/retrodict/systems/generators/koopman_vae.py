@@ -131,7 +131,7 @@ class KoopmanVAE(GradientSystem, Generator, Encoder, Law):
         )  # a shorter episode is read with the rest missing
 
     def prepare(self, recordings: Recordings) -> None:
-        refuse_unusable(recordings, self.frames, irregular=self.irregular, every=self.every)
+        refuse_unusable(recordings, self.window(self.spec_), irregular=self.irregular)
         values = [np.asarray(episode[STATE], np.float32)[present(episode)] for episode in recordings]
         self.net_.scaler.fit(np.concatenate(values))
 
@@ -159,15 +159,16 @@ class KoopmanVAE(GradientSystem, Generator, Encoder, Law):
 
         Those of which fewer than two steps were seen are left out.
         """
+        window = self.window(self.spec_)
 
         def begins(episode: Episode) -> np.ndarray:
             rows = np.arange(episode.length)
             whole = self.irregular and self.every is None
             last = max(episode.length - self.frames, 0) if whole else episode.length
-            told = observed(episode, self.frames, self.every, recordings.fps) >= 2
+            told = observed(episode, window, recordings.fps) >= 2
             return np.asarray((rows % apart == 0) & (rows <= last) & told)
 
-        return recordings.windows(self.window(self.spec_), self.batch, seed=self.seed, order=order, where=begins)
+        return recordings.windows(window, self.batch, seed=self.seed, order=order, where=begins)
 
     def stages(self, net: Any) -> tuple[Stage, ...]:
         optimiser = Optimiser(kind="adam", rate=self.scheduled(self.learning_rate), weight_decay=self.weight_decay)

@@ -5,11 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from retrodict.errors import DataError
-from retrodict.trajectories import Episode, Recordings
+from retrodict.trajectories import Episode, Recordings, Window
 from retrodict.trajectories.features import STATE
-
-SLACK = 0.5000005
-"""Part of the time between steps within which a row stands for a step."""
+from retrodict.trajectories.windows.reach import Clock, Reach, reach
 
 
 def present(episode: Episode) -> np.ndarray:
@@ -19,38 +17,37 @@ def present(episode: Episode) -> np.ndarray:
     return np.asarray(seen)
 
 
-def observed(episode: Episode, frames: int, every: float | None, fps: float | None) -> np.ndarray:
-    """How many of the `frames` steps of the window that begins at each row were seen, (T,)."""
-    seen, rows = present(episode), np.arange(episode.length)
-    if every is None:
-        before = np.concatenate([[0], seen.cumsum()])
-        return np.asarray(before[np.minimum(rows + frames, len(rows))] - before[:-1])
-    times, wanted = _windows_at(episode, frames, every, fps)
-    after = np.clip(np.searchsorted(times, wanted), 0, len(times) - 1)
-    before = np.maximum(after - 1, 0)
-    near = np.where(wanted - times[before] <= times[after] - wanted, before, after)
-    return np.asarray((seen[near] & (np.abs(times[near] - wanted) <= SLACK * every)).sum(1))
+def observed(episode: Episode, window: Window, fps: float | None) -> np.ndarray:
+    """How many steps of the window that begins at each row were seen, (T,)."""
+    held, inside = _reach(episode, window, fps).locate(*_anchors(episode), np.ones(episode.length, np.int64))
+    return np.asarray((present(episode)[held] & inside).sum(1))
 
 
-def _windows_at(episode: Episode, frames: int, every: float, fps: float | None) -> tuple[np.ndarray, np.ndarray]:
-    """Times (T,) of the rows, and those (T, frames) at which the window that begins at each is read, in seconds."""
-    times = np.arange(episode.length) / fps if fps else np.asarray(episode["timestamp"], np.float64).reshape(-1)
-    return times, times[:, None] + np.arange(frames) * every
+def _reach(episode: Episode, window: Window, fps: float | None) -> Reach:
+    clock = None if fps or window.every is None else Clock([np.asarray(episode["timestamp"]).reshape(-1)], [str(episode)])
+    return reach(window, window.span, fps, clock)
 
 
-def refuse_unusable(recordings: Recordings, frames: int, *, irregular: bool, every: float | None) -> None:
-    """Raise DataError naming the first episode that cannot be cut into windows of `frames` steps.
+def _anchors(episode: Episode) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Every row of the only episode, as a reach asks for it: positions, rows and lengths, (T,) each."""
+    rows = np.arange(episode.length)
+    return np.zeros_like(rows), rows, np.full_like(rows, episode.length)
+
+
+def refuse_unusable(recordings: Recordings, window: Window, *, irregular: bool) -> None:
+    """Raise DataError naming the first episode that cannot be cut into windows.
 
     Args:
+        window: what is read, from a row on; `every` for uneven clocks.
         irregular: steps may be missing, and episodes shorter than a window.
-        every: seconds between the steps of a window, for uneven clocks.
     """
+    frames, every = len(window), window.every
     for episode in recordings:
         if "timestamp" in episode:
             _refuse_clock(episode, even=recordings.fps is None and every is None)
         seen = present(episode)
         if irregular:
-            most = int(observed(episode, frames, every, recordings.fps).max())
+            most = int(observed(episode, window, recordings.fps).max())
             if most < 2:
                 raise DataError(f"{episode}: no window has more than {most} observed step(s); a window needs at least 2.")
             continue
@@ -64,16 +61,16 @@ def refuse_unusable(recordings: Recordings, frames: int, *, irregular: bool, eve
                 "missing, or make frames shorter."
             )
         if every is not None:
-            _refuse_gaps(episode, frames, every, recordings.fps)
+            _refuse_gaps(episode, window, recordings.fps)
 
 
-def _refuse_gaps(episode: Episode, frames: int, every: float, fps: float | None) -> None:
-    times, wanted = _windows_at(episode, frames, every, fps)
-    gaps = (wanted[:, -1] <= times[-1] + SLACK * every) & (observed(episode, frames, every, fps) < frames)
+def _refuse_gaps(episode: Episode, window: Window, fps: float | None) -> None:
+    whole = _reach(episode, window, fps).fits(*_anchors(episode), 1, ("drop", "drop"))
+    gaps = whole & (observed(episode, window, fps) < len(window))
     if gaps.any():
         raise DataError(
-            f"{episode}: read every {every:g} s, the window that begins at step {int(gaps.argmax())} lacks some of its {frames} "
-            "steps, as the clock leaves them out; set irregular=True, or every to what the clock keeps."
+            f"{episode}: read every {window.every:g} s, the window that begins at step {int(gaps.argmax())} lacks some of its "
+            f"{len(window)} steps, as the clock leaves them out; set irregular=True, or every to what the clock keeps."
         )
 
 
