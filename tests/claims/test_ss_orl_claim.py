@@ -5,7 +5,8 @@ import pickle
 import numpy as np
 import pytest
 
-from retrodict.claims.ss_orl import EXPERIMENT, PASTS, RUNNERS, SHARES, relative, split
+from retrodict.claims import ss_orl
+from retrodict.claims.ss_orl import EXPERIMENT, PASTS, RUNNERS, SHARES, record, relative, split, tried
 from retrodict.trajectories import from_arrays
 
 
@@ -46,6 +47,18 @@ def test_nothing_is_made_of_recordings_that_tell_nothing():
     assert not holds["least gain of all labels over few, share of the return, Hopper-v5"]
     assert holds["S of TD3+BC with k=1, Hopper-v5 (without seed 1 of Hopper-v5, which tells too little)"]
     assert holds["S of TD3+BC with k=1, both (without seed 1 of Hopper-v5, which tells too little)"]
+
+
+def test_recordings_that_tell_nothing_are_made_anew(monkeypatch, tmp_path):
+    """Of three searches the first makes recordings whose few labels earn as much as all."""
+    made, few = [], iter([900.0, 100.0])
+    monkeypatch.setattr(ss_orl, "_searched", lambda world, seed, folder: iter(["dull", "telling", "never looked at"]))
+    monkeypatch.setattr(ss_orl, "_runners", lambda env, found, seed: found)
+    monkeypatch.setattr(ss_orl, "_recorded", lambda env, players, seed, folder: made.append(players) or {"made of": players})
+    monkeypatch.setattr(ss_orl, "policy", lambda *arguments: {"return": next(few) if "few" in arguments else 1000.0})
+    assert record(0, tmp_path, False, "hopper", None) == {"made of": "telling"}
+    assert made == ["dull", "telling"]
+    assert [tried(0, tmp_path, False, "hopper", labels)["return"] for labels in ("all", "few")] == [1000, 100]
 
 
 def test_a_curve_is_made_of_the_seeds_that_have_all_of_it():
