@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -14,6 +18,14 @@ from retrodict.worlds.random_search import LinearPolicy, Snapshots, _merged, sea
 
 pytest.importorskip("mujoco")
 pytest.importorskip("gymnasium_robotics")
+
+
+SEARCH = """
+import sys
+from pathlib import Path
+from retrodict.worlds.random_search import search
+search("HalfCheetah-v5", Path(sys.argv[1]), steps=9_000, directions=2, top=1)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +142,16 @@ def test_a_search_that_was_stopped_goes_on_as_if_it_had_not_been(found, tmp_path
         search("Hopper-v5", tmp_path / "s.npz", steps=1)
     with pytest.raises(DataError, match="holds no policies"):
         Snapshots.load(tmp_path / "nothing.npz")
+
+
+def test_the_same_policies_are_found_with_the_kernels_of_another_processor(tmp_path):
+    """numpy's OpenBLAS takes those that it is told to; their sums differ in the last digit."""
+    found = []
+    for kernels in ("Sandybridge", "Haswell"):
+        path = tmp_path / f"{kernels}.npz"
+        subprocess.run([sys.executable, "-c", SEARCH, path], check=True, env={**os.environ, "OPENBLAS_CORETYPE": kernels})
+        found.append(Snapshots.load(path))
+    np.testing.assert_array_equal(found[0].weights, found[1].weights)
 
 
 def test_a_search_gets_better(tmp_path):
