@@ -43,7 +43,7 @@ def reproduce(
 
     Args:
         system: which one; without it, list those that have an experiment, what it found here and how long it took.
-        quick: a smaller run of the same experiment, in about a minute, that is never reported.
+        quick: a smaller run of the same experiment, in minutes, that is never reported.
         seeds: seeds to run.
         arms: run these arms only, and those they need; the others are judged where they were run before.
         extend: keep the arms and seeds that the results file reports, wherever they were run, run what is missing, and write
