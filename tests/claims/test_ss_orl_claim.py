@@ -56,7 +56,7 @@ def test_recordings_that_tell_nothing_are_made_anew(monkeypatch, tmp_path):
     monkeypatch.setattr(ss_orl, "_runners", lambda env, found, seed: found)
     monkeypatch.setattr(ss_orl, "_recorded", lambda env, players, seed, folder: made.append(players) or {"made of": players})
     monkeypatch.setattr(ss_orl, "policy", lambda *arguments: {"return": next(few) if "few" in arguments else 1000.0})
-    assert record(0, tmp_path, False, "hopper", None) == {"made of": "telling"}
+    assert record(0, tmp_path, False, "hopper", None) == {"made of": "telling", "made anew": 1}
     assert made == ["dull", "telling"]
     assert [tried(0, tmp_path, False, "hopper", labels)["return"] for labels in ("all", "few")] == [1000, 100]
 

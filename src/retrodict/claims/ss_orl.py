@@ -88,8 +88,8 @@ def record(seed: int, folder: Path, quick: bool, world: str, learner: OfflineLea
     """
     env = make(f"gymnasium/{(RUNNERS | MAZE)[world]}", privileged=False)
     makers = [_maze_players(env, seed)] if world in MAZE else (_runners(env, f, seed) for f in _searched(world, seed, folder))
-    for players in makers:
-        measured = _recorded(env, players, seed, folder / world)
+    for anew, players in enumerate(makers):
+        measured = {**_recorded(env, players, seed, folder / world), "made anew": anew}
         runs = {labels: policy(seed, folder, quick, world, learner, labels, 1, SHARE) for labels in ("all", "few")}
         for labels, run in runs.items():
             write_json(folder / _tried(world, labels), run)
