@@ -229,6 +229,16 @@ def test_flags_within_an_episode_say_where_it_is_over():
     assert cut_at_ends(apart) is apart
 
 
+def test_the_inverse_model_does_not_learn_across_flags():
+    apart = point(3, ends=True)
+    model = SSORL(width=16, steps=8, holdout=0, device="cpu")
+    one, other = (replace(model).fit(data, run=QUIET) for data in (apart, end_to_end(apart)))
+    assert all(torch.equal(a, b) for a, b in zip(one.state()[0].values(), other.state()[0].values(), strict=True))
+    assert len(other.learned_from_) == 1
+    judged = replace(model, holdout=0.4).fit(end_to_end(apart), run=QUIET)
+    assert (len(judged.learned_from_), judged.heldout_) == (1, ())  # it taught the model in part
+
+
 def test_a_step_that_ended_and_was_cut_off_ended():
     recordings = point(2, ends=True)
     over = np.concatenate([e[TERMINATED] for e in recordings])

@@ -151,6 +151,32 @@ def test_a_folder_of_tables_and_vectors_in_parquet(tmp_path):
         open_recordings(tmp_path)
 
 
+def test_a_table_without_a_column_of_episodes_is_cut_where_they_end(tmp_path):
+    path = write(tmp_path / "log.csv", "t,x,action,done\n0,1,.5,0\n1,2,.5,1\n0,3,.5,0\n1,4,.5,0\n2,5,.5,1\n0,6,.5,0\n")
+    recordings = open_recordings(path)
+    assert [episode["observation.state"][:, 0].tolist() for episode in recordings] == [[1, 2], [3, 4, 5], [6]]
+    assert [episode["timestamp"].tolist() for episode in recordings] == [[0, 1], [0, 1, 2], [0]]
+    assert [episode.meta["episode"] for episode in recordings] == [0, 1, 2]
+    assert "next.done say where its 3 episodes end" in guesses(recordings)
+    assert "cut off by the end of the file" in guesses(recordings)
+    assert len(open_recordings(path, leave_out=("done",), time="none")) == 1
+
+
+def test_a_column_that_is_no_flag_ends_no_episode(tmp_path):
+    path = write(tmp_path / "log.csv", "t,x,timeout\n0,1,30\n1,2,30\n2,3,60\n")
+    recordings = open_recordings(path)
+    assert (len(recordings), recordings[0]["next.truncated"].tolist()) == (1, [30, 30, 60])
+    assert "the file is one" in guesses(recordings)
+
+
+def test_a_folder_of_tables_is_cut_where_each_says(tmp_path):
+    for name in ("a", "b"):
+        write(tmp_path / f"{name}.csv", "x,terminated,truncated\n1,0,0\n2,0,1\n3,0,0\n4,1,0\n")
+    recordings = open_recordings(tmp_path)
+    assert [len(episode) for episode in recordings] == [2, 2, 2, 2]
+    assert "2 files hold 4" in guesses(recordings)
+
+
 # ---- gaps and damage ----------------------------------------------------------------------------------------------------
 
 

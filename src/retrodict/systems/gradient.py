@@ -159,8 +159,9 @@ class GradientSystem(System):
             device=self.torch_device,
             identity=self._identity(window, training, validation) if run.folder is not None else None,
         )
-        self.heldout_ = identities(validation) if validation is not None else ()
         self.learned_from_ = identities(training)
+        judged = set() if validation is None else {*identities(validation)}
+        self.heldout_ = tuple(sorted(judged - {*self.learned_from_}))  # one that taught it in part is not apart
 
     def checked(self, batch: Mapping[str, Any], names: Iterable[str] | None = None, *, time: bool = True) -> Batch:
         """What a role method was given, looked over and brought to the device: the first line of `infer`, `encode`, `act`, ...

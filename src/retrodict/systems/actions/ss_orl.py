@@ -16,7 +16,7 @@ from retrodict.networks.distributions import TanhNormal, mixed_moments, squashed
 from retrodict.networks.mlp import MLP
 from retrodict.objectives.masked import masked_mean
 from retrodict.roles import Batch, Inferred, InverseModel
-from retrodict.systems.actions.transitions import check_actions, reach, warn_of_jumps
+from retrodict.systems.actions.transitions import check_actions, cut_at_ends, reach, warn_of_jumps
 from retrodict.systems.contract import Card, Spec, refuse_nan
 from retrodict.systems.gradient import GradientSystem
 from retrodict.training.run import Run
@@ -50,7 +50,8 @@ class SSORL(GradientSystem, InverseModel):
 
     Reads `observation.state`; learns from `action` on the episodes that have it, however badly they went, while states are
     normalised over all episodes. Where the recordings hold `next.observation.state`, that is where a step led; otherwise it is
-    the row that follows, and the last step of an episode, which has none, is left out of the training and labelled as a guess.
+    the row that follows, and the last step of an episode, which has none, is left out of the training and labelled as a guess;
+    so is, in the training, a step that is said to end an episode within a recording.
 
     A mean and a deviation come from two networks that look at `past` states before the step, the state, and the one after it; a
     tanh brings the Gaussian into the range of the actions, and the likelihood of the recorded action is maximised. The networks
@@ -132,6 +133,7 @@ class SSORL(GradientSystem, InverseModel):
     # ---- how it is built ----------------------------------------------------------------------------------------------
 
     def learn(self, recordings: Recordings, world: Any, validation: Recordings | None, run: Run) -> None:
+        recordings, validation = cut_at_ends(recordings), None if validation is None else cut_at_ends(validation)
         acting = recordings.having(ACTION)
         if all(episode.length < 2 for episode in recordings) and NEXT_STATE not in recordings.features:
             raise DataError("ss-orl: no episode has two steps, so that none shows where an action led; give longer ones.")
@@ -139,12 +141,9 @@ class SSORL(GradientSystem, InverseModel):
         check_actions(acting, acting.actions, self.card.slug)
         warn_of_jumps(recordings, self.card.slug)
         self._all = recordings  # states are normalised over all episodes, and learned from only where there are actions
-        alone = validation is None and self.holdout > 0 and len(acting) == 1
-        if alone:
+        if validation is None and self.holdout > 0 and len(acting) == 1:
             acting, validation = self._cut_in_time(acting)
         super().learn(acting, world, validation, run)
-        if alone:
-            self.taught_by(acting)  # the end of an episode is not apart from its beginning
         self._all = None
 
     def _cut_in_time(self, acting: Recordings) -> tuple[Recordings, Recordings]:

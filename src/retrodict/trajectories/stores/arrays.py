@@ -15,6 +15,7 @@ from retrodict.trajectories.features import ACTION, STATE
 from retrodict.trajectories.recordings import Recordings, from_arrays
 from retrodict.trajectories.stores import d4rl
 from retrodict.trajectories.stores.checks import check_finite
+from retrodict.trajectories.stores.endings import ends_told
 from retrodict.trajectories.stores.gaps import marked
 from retrodict.trajectories.stores.headers import ACTION as ACTION_HEADER
 from retrodict.trajectories.stores.headers import EPISODE, NAMED, PREFIXES, clock_unit
@@ -23,7 +24,6 @@ from retrodict.trajectories.stores.stating import Stated
 
 KIND = "an array of time series (.npy with (T,), (T, N) or (E, T, N); .npz)"
 SUFFIXES = (".npy", ".npz")
-ENDINGS = ("next.terminated", "next.truncated", "next.done")
 
 
 def recognises(path: Path) -> bool:
@@ -131,9 +131,7 @@ def _from_several(path: Path, arrays: Mapping[str, np.ndarray], options: Options
         action = values[ACTION]
         values[ACTION] = action if action.dtype == object else action.reshape(len(action), -1).astype(np.float32)
     whole = np.arange(next(iter(lengths.values())))
-    if cuts is None and (flags := {name: values[name].reshape(-1) != 0 for name in ENDINGS if name in values}):
-        ends = d4rl.last_rows(flags, len(whole), [], path, guessed)
-        guessed.append(f"{path.name}: {', '.join(flags)} say where its {len(ends)} episodes end.")
+    if cuts is None and (ends := ends_told(values, len(whole), path, guessed)) is not None:
         cuts = np.searchsorted(ends, whole)
     rows = [whole] if cuts is None else [np.flatnonzero(cuts == key) for key in dict.fromkeys(cuts.tolist())]
     episodes = [{name: array[where] for name, array in values.items()} for where in rows]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,37 +14,18 @@ from retrodict.trajectories.columns import ArrayColumn, Column, Slice
 from retrodict.trajectories.episodes import Episode
 from retrodict.trajectories.features import ACTION, FINAL, PRIVILEGED, Feature
 from retrodict.trajectories.recordings import Recordings
-from retrodict.trajectories.stores.checks import ROWS_AT_ONCE, check_finite
+from retrodict.trajectories.stores.checks import check_finite
+from retrodict.trajectories.stores.endings import Following, last_rows
 from retrodict.trajectories.stores.finals import keep
 from retrodict.trajectories.stores.gaps import with_gaps_marked
 from retrodict.trajectories.stores.hdf5_columns import column_of
 from retrodict.trajectories.stores.stating import RANGE_UNKNOWN, Stated, stated_space
-from retrodict.trajectories.stores.views import FlatView, Layout, as_frames, feature_of, layout, observation_name
+from retrodict.trajectories.stores.views import FlatView, as_frames, feature_of, layout, observation_name
 
 NEXT = "next."
 FLAGS = {"next.terminated": "terminals", "next.truncated": "timeouts"}
 GROUPS = ("observations", "actions", "rewards", *FLAGS.values(), "next_observations", "infos")
 METADATA = "metadata"
-
-
-@dataclass(frozen=True)
-class Following:
-    """Next observations of a feature, beside the observations that they should repeat one row later."""
-
-    name: str
-    observed: Any
-    following: Any
-    lies: Layout | None
-
-    def continues(self) -> np.ndarray:
-        """Whether the next observation of each row but the last is the observation of the following row, (T - 1,)."""
-        same = np.empty(len(self.observed) - 1, bool)
-        for start in range(0, len(same), ROWS_AT_ONCE):
-            stop = min(start + ROWS_AT_ONCE, len(same))
-            following, observed = self.following[start:stop], self.observed[start + 1 : stop + 1]
-            equal = (following == observed) | ((following != following) & (observed != observed))  # what is missing in both
-            same[start:stop] = equal.reshape(stop - start, -1).all(1)
-        return same
 
 
 def recognises(arrays: Iterable[str]) -> bool:
@@ -170,26 +150,6 @@ def continuous_actions(dataset: Any, stated: Stated | None) -> tuple[Column, Act
 
 def _flag(dataset: Any) -> np.ndarray:
     return np.asarray(dataset[()] != 0).reshape(-1)
-
-
-def last_rows(
-    flags: Mapping[str, np.ndarray], total: int, following: Sequence[Following], path: Path, guessed: list[str]
-) -> np.ndarray:
-    """Last rows of the episodes that lie end to end in `total` rows, by the flags (T,) that a file has."""
-    end = np.logical_or.reduce([np.zeros(total, bool), *flags.values()])
-    if not flags.keys() & {"next.truncated", "next.done"}:
-        if following:
-            end[:-1] |= ~np.logical_and.reduce([pair.continues() for pair in following])
-            guessed.append(
-                f"{path.name}: there are no timeouts, so episodes also end where the next observation is not the following one."
-            )
-        else:
-            known = "terminals alone say" if flags else "nothing says"
-            guessed.append(f"{path.name}: there are no timeouts: {known} where episodes end, so some may be several in one.")
-    if not end[-1]:
-        end[-1] = True
-        guessed.append(f"{path.name}: the last episode is cut off by the end of the file and kept.")
-    return np.flatnonzero(end)
 
 
 def _about(arrays: Mapping[str, Any], about: Mapping[str, Any], path: Path, guessed: list[str]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import numpy as np
 from retrodict.errors import DataError
 from retrodict.trajectories.features import ACTION, STATE
 from retrodict.trajectories.recordings import Recordings, from_arrays
+from retrodict.trajectories.stores.endings import ends_told
 from retrodict.trajectories.stores.headers import Headers, read_headers
 from retrodict.trajectories.stores.logs import SUFFIXES, Log, read_log
 from retrodict.trajectories.stores.series import (
@@ -67,9 +68,10 @@ def read(
 ) -> Recordings:
     """Recordings over the rows of tables, each step one row.
 
-    Columns called action make up `action`, other columns of numbers `observation.state`; texts and columns that bear the name
-    of a feature or of a reward or an ending are features of their own. An even clock gives `fps`; `timestamp` (seconds since the
-    start of the episode) is kept, and `meta["start"]` of an episode where its clock does not start at 0.
+    Where no column names the episode of a row, episodes end where columns of 0 and 1 say so (`done`, `terminated`, `truncated`)
+    and with the file. Columns called action make up `action`, other columns of numbers `observation.state`; texts and columns
+    that bear the name of a feature or of a reward or an ending are features of their own. An even clock gives `fps`; `timestamp`
+    (seconds since the start of the episode) is kept, and `meta["start"]` of an episode where its clock does not start at 0.
 
     Args:
         path: a file, or a folder of files with the same columns.
@@ -86,10 +88,11 @@ def read(
     headers = read_headers(logs[0], time=time, episode=episode, actions=action_columns)
     for log in logs[1:]:
         check_same_columns(logs[0], log)
-    guessed = list(headers.guessed)
-    pieces = [piece for log in logs for piece in _pieces(log, headers, nan_is_missing)]
-    if headers.episode is None:
-        guessed.append("no column names an episode: each file is one.")
+    ends: list[str] = []
+    pieces = [piece for log in logs for piece in _pieces(log, headers, nan_is_missing, ends)]
+    guessed = [*headers.guessed, *(ends if len(logs) == 1 else [])]
+    if len(logs) > 1 and headers.episode is None:
+        guessed.append(f"no column names an episode: {len(logs)} files hold {len(pieces)}, by where one ends or is said to.")
     action_names, state_names = logs[0].entries(headers.actions), logs[0].entries(headers.state)
     space, values = settle_actions([piece.values for piece in pieces], action_names, actions, guessed)
     guessed += constant_entries(values, state_names)
@@ -134,9 +137,9 @@ def check_same_columns(first: Log, other: Log) -> None:
         )
 
 
-def _pieces(log: Log, headers: Headers, nan_is_missing: bool) -> Iterator[Piece]:
+def _pieces(log: Log, headers: Headers, nan_is_missing: bool, guessed: list[str]) -> Iterator[Piece]:
     seconds = seconds_of(log, headers)
-    for key, rows in _episodes(log, headers.episode):
+    for key, rows in _told_apart(log, headers, guessed) if headers.episode is None else _named(log, headers.episode):
         values = episode_features(log, headers, rows, nan_is_missing=nan_is_missing)
         where = f"{log.path}" + ("" if key is None else f", episode {key}")
         if not values:
@@ -163,11 +166,20 @@ def _pieces(log: Log, headers: Headers, nan_is_missing: bool) -> Iterator[Piece]
         )
 
 
-def _episodes(log: Log, name: str | None) -> Iterator[tuple[str | int | None, np.ndarray]]:
-    """Rows of each episode, in order of first appearance; rows of several episodes may be mixed."""
-    if name is None:
-        yield None, np.arange(len(log))
-        return
+def _told_apart(log: Log, headers: Headers, guessed: list[str]) -> Iterator[tuple[int | None, np.ndarray]]:
+    """Rows of each episode where no column names it: cut where columns say that one ends; else all rows."""
+    columns = {feature: log.columns[name] for name, feature in headers.named.items()}
+    rows, ends = np.arange(len(log)), ends_told(columns, len(log), log.path, guessed)
+    if ends is None:
+        guessed.append(f"{log.path.name}: no column names an episode or says that one ends: the file is one.")
+    if ends is None or len(ends) == 1:
+        yield None, rows
+    else:
+        yield from enumerate(np.split(rows, ends[:-1] + 1))
+
+
+def _named(log: Log, name: str) -> Iterator[tuple[str | int, np.ndarray]]:
+    """Rows of each episode that a column names, in order of first appearance; rows of several episodes may be mixed."""
     column = log.columns[name]
     empty = np.array([value is None for value in column]) if column.dtype == object else np.isnan(column.astype(float))
     if empty.any():
