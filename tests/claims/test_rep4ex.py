@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 
-from retrodict.claims.rep4ex import BANDS, EXPERIMENT, actions, affine
+from retrodict.claims.rep4ex import BANDS, EXPERIMENT, SPREAD, actions, affine
 
 
 def errors(value):
@@ -75,10 +75,14 @@ def test_what_is_affine_is_seen_as_such():
     assert affine(latent**2, latent) < 0.1
 
 
-def test_the_table_tells_the_errors_that_nothing_is_judged_by():
-    (table,) = EXPERIMENT.tables(GOOD)
+def test_the_tables_tell_what_nothing_is_judged_by():
+    spread = {SPREAD: {0: {"R2": 0.995, "errors": errors(0.2)}}}
+    codes, table = EXPERIMENT.tables(GOOD | spread)
+    assert [codes.rows[arm][0].value for arm in (SPREAD, "swirl: autoencoder")] == pytest.approx([0.995, 0.9])
+    assert len(codes.rows) == 3 * 2 + 2 + 1
+    assert [number.value for number in table.rows[SPREAD]] == pytest.approx([0.2] * 3)
     assert table.columns[1:] == tuple(BANDS)
     assert [number.value for number in table.rows["swirl: rep4ex"]] == pytest.approx([0.3] * 3)
     assert [number.value for number in table.rows["swirl: MLP"]] == pytest.approx([0.3, 1.0, 1.0])
-    assert len(table.rows) == 3 * 4
+    assert len(table.rows) == 3 * 4 + 1
     assert EXPERIMENT.tables({}) == []
