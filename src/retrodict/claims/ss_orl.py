@@ -256,7 +256,7 @@ class SemiSupervised(Experiment):
         "D4RL's own data sets, which cannot be fetched here: recordings of graded quality are made in MuJoCo in their place",
         "Walker2d, independently varied ranges of return and self-training of the inverse model: not named by the acceptance",
         "CQL and the decision transformer for as many updates as the others: a third and a tenth of them, alike in all their "
-        "arms, as an update costs some 12 and 17 times theirs; CQL has 2 hidden layers of 256 in place of 3",
+        "arms, as an update costs more than ten times theirs; CQL has 2 hidden layers of 256 in place of 3",
         "the inverse model at the paper's size (width 1024, batches of 1024, a rate of 1e-4): 512, 256 and 1e-3 in their place, "
         "for at most the 20,000 steps of the page",
         "TD3+BC with the paper's weight of 2.5, its constant rate and its rate of targets of 0.005 on Hopper: 0.4, a rate that "
