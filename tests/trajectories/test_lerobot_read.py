@@ -380,6 +380,28 @@ def test_an_action_that_is_nan_or_null(tmp_path: Path, bad: list[Any]) -> None:
     assert "action" in told
 
 
+@pytest.mark.parametrize("bad", [[[0.0, np.nan]], [None], [[0.0, None]]])
+def test_missing_actions_are_marked_where_asked(tmp_path: Path, bad: list[Any]) -> None:
+    folder = make_v2(tmp_path / "data", videos=False)
+    given = [[1.0, 2.0]] * 5 + bad
+    rewrite(folder / "data/chunk-000/episode_000000.parquet", "action", pa.array(given, pa.list_(pa.float32())))
+    first, second, *_ = lerobot.read(folder, nan_is_missing=True)
+    assert first["valid.action"].tolist() == [True] * 5 + [False]
+    assert np.isfinite(first["action"]).all()
+    assert "valid.action" not in second
+    assert "nan_is_missing=True" in refusal(folder)  # what was let through once is not let through unasked
+
+
+@pytest.mark.parametrize("bad", [[np.nan, np.nan], None])
+def test_an_episode_whose_actions_are_all_missing_lacks_them(tmp_path: Path, bad: Any) -> None:
+    folder = make_v2(tmp_path / "data", videos=False)
+    kind = pa.list_(pa.float32(), 2) if bad is None else pa.list_(pa.float32())
+    rewrite(folder / "data/chunk-000/episode_000000.parquet", "action", pa.array([bad] * 6, kind))
+    recordings = lerobot.read(folder, nan_is_missing=True)
+    assert ["action" in episode for episode in recordings] == [False, *[True] * (len(recordings) - 1)]
+    assert not any(name.startswith("valid.") for name in recordings.features)
+
+
 def test_a_video_that_is_too_short(tmp_path: Path) -> None:
     folder = make_v2(tmp_path / "data")
     path = folder / f"videos/chunk-000/{CAMERAS[0]}/episode_000001.mp4"

@@ -343,14 +343,20 @@ def test_damage_is_named(root, data_format):
     assert "type 'Graph'" in after(edit(action_space=json.dumps({"type": "Graph"})))
 
 
-def test_nan_is_refused(root):
+@pytest.mark.parametrize("kind", ["hdf5", "arrow"])
+def test_nan_is_refused_or_marked(root, kind):
     buffer = EpisodeBuffer(
-        observations=np.array([[0, 0, 0], [0, np.nan, 0], [0, 0, 0]], np.float32),
+        observations=np.array([[0, 1, 0], [0, np.nan, 0], [0, 0, np.nan]], np.float32),
         actions=np.zeros((2, 2), np.float32),
         rewards=[0.0, 0.0],
         terminations=[0, 1],
         truncations=[0, 0],
     )
-    minari.create_dataset_from_buffers("nan-v0", [buffer], observation_space=PLAIN[0], action_space=PLAIN[1])
-    with pytest.raises(DataError, match=r"episode 0: observations is NaN or infinite in row 1 at entry 1"):
+    spaces = {"observation_space": PLAIN[0], "action_space": PLAIN[1]}
+    minari.create_dataset_from_buffers("nan-v0", [buffer], **spaces, data_format=kind)
+    with pytest.raises(DataError, match=r"observations is NaN or infinite in row 1 at entry 1.*nan_is_missing=True"):
         open_recordings(root / "nan-v0")
+    (episode,) = open_recordings(root / "nan-v0", nan_is_missing=True)
+    assert episode["valid.observation.state"].tolist() == [True, False]
+    assert episode["observation.state"].tolist() == [[0, 1, 0], [0, 1, 0]]
+    assert "final" not in episode.meta

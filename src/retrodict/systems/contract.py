@@ -29,6 +29,7 @@ from retrodict.trajectories import ActionSpace, Feature, Recordings
 from retrodict.trajectories.actions import outsider
 from retrodict.trajectories.alignment import check_alignment
 from retrodict.trajectories.features import ACTION, IMAGES, STATE, VALID
+from retrodict.trajectories.stores.gaps import MARKING
 
 ROLES = (
     roles.InverseModel,
@@ -336,7 +337,7 @@ def refuse_nan(recordings: Recordings, name: str) -> None:
         values = np.asarray(episode[name]).reshape(episode.length, -1)
         bad = ~np.isfinite(values).all(1) & episode.there(name)
         if bad.any():
-            raise DataError(f"{episode}: {name!r} is not finite at step {int(bad.argmax())}; drop or mend the step first.")
+            raise DataError(f"{episode}: {name!r} is not finite at step {int(bad.argmax())}; mend or drop it, or {MARKING}.")
 
 
 def refuse_gaps(recordings: Recordings, name: str, who: str) -> None:

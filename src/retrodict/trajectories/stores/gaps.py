@@ -50,16 +50,22 @@ def hold(flat: np.ndarray, missing: np.ndarray) -> np.ndarray:
     return np.asarray(np.take_along_axis(flat, last, 0))
 
 
-def with_gaps_marked(recordings: Recordings, names: Iterable[str]) -> Recordings:
-    """The same recordings with the gaps of the named features marked, episode by episode.
+def with_gaps_marked(recordings: Recordings, names: Iterable[str] | None = None) -> Recordings:
+    """The same recordings with the gaps of the named features (of all numbers, where none are named) marked, episode by episode.
+
+    Those that were marked before stay so.
 
     Raises DataError as `marked` does.
     """
     episodes = list(recordings)
-    for name in names:
+    numbers = (n for n, feature in recordings.features.items() if feature.is_numeric and np.dtype(feature.dtype).kind == "f")
+    for name in numbers if names is None else names:
         for i, episode in enumerate(episodes):
-            if name in episode:
+            if name in episode and np.isnan(episode[name]).any():
                 values = marked(name, episode[name], str(episode))
-                episodes[i] = episode.with_values(values) if values else episode.without({name})
+                values |= {mask: values[mask] & episode.there(name) for mask in values if mask == VALID + name}
+                episodes[i] = episode.with_values(values) if values else episode.without({name, VALID + name})
+    if all(one is other for one, other in zip(episodes, recordings, strict=True)):
+        return recordings
     masks = {n: Feature("bool", (1,)) for episode in episodes for n in episode if n.startswith(VALID)}
     return replace(recordings, features={**recordings.features, **masks}).of(episodes)

@@ -17,8 +17,9 @@ from retrodict.trajectories.episodes import Episode
 from retrodict.trajectories.features import ACTION, FINAL, PRIVILEGED, Feature
 from retrodict.trajectories.recordings import Recordings
 from retrodict.trajectories.stores.checks import check_finite
+from retrodict.trajectories.stores.gaps import with_gaps_marked
 from retrodict.trajectories.stores.headers import TASK
-from retrodict.trajectories.stores.minari_files import Raw, read_arrow, read_hdf5
+from retrodict.trajectories.stores.minari_files import Raw, Terms, read_arrow, read_hdf5
 from retrodict.trajectories.stores.minari_writing import METADATA, OURS, write
 from retrodict.trajectories.stores.spaces import Leaf, action_space, leaves, observation_names
 from retrodict.trajectories.stores.stating import Stated, stated_space
@@ -37,7 +38,14 @@ def recognises(path: Path) -> bool:
     return path.is_dir() and _metadata(path) is not None
 
 
-def read(path: Path, *, fps: float | None = None, infos: bool = True, actions: Stated | None = None) -> Recordings:
+def read(
+    path: Path,
+    *,
+    fps: float | None = None,
+    infos: bool = True,
+    actions: Stated | None = None,
+    nan_is_missing: bool = False,
+) -> Recordings:
     """Recordings over a Minari dataset (HDF5, Arrow or Parquet); values stay on disk and are read by row.
 
     A box becomes `observation.state`, a picture `observation.images.<key>`, the entries of a dict or tuple `observation.<key>`;
@@ -49,6 +57,7 @@ def read(path: Path, *, fps: float | None = None, infos: bool = True, actions: S
         fps: steps per second, of which the format says nothing.
         infos: False leaves `privileged.*` out.
         actions: what an action means, see `opening.open`, in place of what the dataset says.
+        nan_is_missing: mark NaN in `valid.<feature>` instead of refusing it; what is NaN throughout an episode is absent.
 
     Raises DataError for damaged files, arrays that do not fit the spaces, no episodes, and NaN.
     """
@@ -68,9 +77,11 @@ def read(path: Path, *, fps: float | None = None, infos: bool = True, actions: S
         names=observation_names(observed, ours.get("observations", {})),
         info_names=ours.get("infos", {}),
         with_infos=infos,
+        nan_is_missing=nan_is_missing,
         domain=(json.loads(about.get("env_spec") or "{}") or {}).get("id"),
     )
-    raws = READERS[about["data_format"]](data, about["total_episodes"], observed, acted, bool(about.get("jpeg_encoding", True)))
+    terms = Terms(bool(about.get("jpeg_encoding", True)), nan_is_missing)
+    raws = READERS[about["data_format"]](data, about["total_episodes"], observed, acted, terms)
     episodes = tuple(builder.episode(i, raw) for i, raw in enumerate(raws))
     features = {**builder.features, ACTION: Feature("float32", (space.width,), list(space.names))}
     features |= {name: Feature.from_json(entry) for name, entry in ours.get("features", {}).items() if name in features}
@@ -78,7 +89,7 @@ def read(path: Path, *, fps: float | None = None, infos: bool = True, actions: S
     guessed = [f"the observation {name} is kept as {feature!r}." for name, feature in said.items() if not ours]
     if any(name.startswith(PRIVILEGED) for name in features) and not ours:
         guessed.append("infos are kept as privileged.*, which no system may learn from.")
-    return Recordings(
+    recordings = Recordings(
         features,
         episodes,
         fps=fps if fps is not None else ours.get("fps"),
@@ -86,6 +97,7 @@ def read(path: Path, *, fps: float | None = None, infos: bool = True, actions: S
         structures=ours.get("structures", {}),
         meta={**ours.get("meta", {}), "minari": about, "guessed": [*guessed, *builder.left_out]},
     )
+    return with_gaps_marked(recordings) if nan_is_missing else recordings
 
 
 def _metadata(path: Path) -> dict[str, Any] | None:
@@ -125,6 +137,7 @@ class Builder:
     names: Mapping[tuple[str | int, ...], str]
     info_names: Mapping[str, str]
     with_infos: bool
+    nan_is_missing: bool
     domain: str | None
     features: dict[str, Feature] = field(default_factory=dict)
     left_out: dict[str, None] = field(default_factory=dict)
@@ -134,7 +147,7 @@ class Builder:
         about = dict(raw.about)
         ours = json.loads(about.pop(OURS, "{}"))
         filled = set(ours.get("filled", ()))
-        flags = _flags(raw, where)
+        flags = _flags(raw, where, self.nan_is_missing)
         length = len(flags["next.reward"])
         columns, final = self._observations(raw)
         columns[ACTION] = self._action(raw)
@@ -197,11 +210,11 @@ class Builder:
         return ()
 
 
-def _flags(raw: Raw, where: str) -> dict[str, ArrayColumn]:
+def _flags(raw: Raw, where: str, nan_is_missing: bool) -> dict[str, ArrayColumn]:
     for name, values in raw.flags.items():
         if len(values) != len(raw.flags["rewards"]) or not len(values):
             raise DataError(f"{where}: {name} has {len(values)} steps; {len(raw.flags['rewards'])}, at least one, are expected.")
-    check_finite(np.asarray(raw.flags["rewards"]), f"{where}: rewards")
+    check_finite(np.asarray(raw.flags["rewards"]), f"{where}: rewards", nan_is_missing=nan_is_missing)
     terminated, truncated = (np.asarray(raw.flags[name]).astype(bool) for name in ("terminations", "truncations"))
     return {
         "next.reward": ArrayColumn(np.asarray(raw.flags["rewards"])),

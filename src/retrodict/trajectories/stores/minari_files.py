@@ -27,6 +27,14 @@ FLAGS = ("rewards", "terminations", "truncations")
 
 
 @dataclass(frozen=True)
+class Terms:
+    """How values are read: whether pictures are encoded ones, and whether NaN is let through for what is missing."""
+
+    jpeg: bool
+    nan_is_missing: bool
+
+
+@dataclass(frozen=True)
 class Values:
     """Values of one observation, action or info over an episode.
 
@@ -59,7 +67,7 @@ class Raw:
     about: Mapping[str, Any]
 
 
-def read_hdf5(data: Path, count: int, observed: list[Leaf], acted: list[Leaf], jpeg: bool) -> Iterator[Raw]:
+def read_hdf5(data: Path, count: int, observed: list[Leaf], acted: list[Leaf], terms: Terms) -> Iterator[Raw]:
     """The episodes of a dataset in one HDF5 file."""
     with opened(data / MAIN) as file:
         for i in range(count):
@@ -73,11 +81,11 @@ def read_hdf5(data: Path, count: int, observed: list[Leaf], acted: list[Leaf], j
             if "infos" in group:
                 group["infos"].visititems(lambda name, node, to=nodes: to.update({name: node}))
             yield Raw(
-                [_hdf5_leaf(group, "observations", leaf, jpeg, steps, where) for leaf in observed],
-                [_hdf5_leaf(group, "actions", leaf, jpeg, steps, where) for leaf in acted],
+                [_hdf5_leaf(group, "observations", leaf, terms, steps, where) for leaf in observed],
+                [_hdf5_leaf(group, "actions", leaf, terms, steps, where) for leaf in acted],
                 flags,
                 {
-                    name.replace("/", "."): _of_dataset(node, None, steps, f"{where}: info {name!r}")
+                    name.replace("/", "."): _of_dataset(node, None, terms, steps, f"{where}: info {name!r}")
                     for name, node in nodes.items()
                     if isinstance(node, h5py.Dataset) and node.shape
                 },
@@ -85,23 +93,23 @@ def read_hdf5(data: Path, count: int, observed: list[Leaf], acted: list[Leaf], j
             )
 
 
-def _hdf5_leaf(group: Any, root: str, leaf: Leaf, jpeg: bool, steps: int, where: str) -> Values:
+def _hdf5_leaf(group: Any, root: str, leaf: Leaf, terms: Terms, steps: int, where: str) -> Values:
     keys = (f"_index_{key}" if isinstance(key, int) else key for key in leaf.keys)
     node = _node(group, "/".join((root, *keys)), where)
     where = f"{where}: {root} {leaf.name}".rstrip()
-    if jpeg and leaf.is_picture:
+    if terms.jpeg and leaf.is_picture:
         return _pictures(HDF5Images(Place.of(node), node.shape[0]), leaf, steps, where)
-    return _of_dataset(node, leaf, steps, where)
+    return _of_dataset(node, leaf, terms, steps, where)
 
 
-def _of_dataset(node: Any, leaf: Leaf | None, steps: int, where: str) -> Values:
+def _of_dataset(node: Any, leaf: Leaf | None, terms: Terms, steps: int, where: str) -> Values:
     if node.dtype.kind in "OS":
-        return _of_array(texts_of(node), leaf, steps, where)
-    _check(node, leaf, steps, where)
+        return _of_array(texts_of(node), leaf, terms, steps, where)
+    _check(node, leaf, terms, steps, where)
     lies = None if leaf is None else layout(leaf.shape, leaf.dtype)
     last = None
     if len(node) == steps + 1:
-        last = keep(as_frames(node[steps], lies) if lies else node[steps])
+        last = _kept(as_frames(node[steps], lies) if lies else node[steps])
     return Values(column_of(node, lies), (node.shape[1:], node.dtype), last)
 
 
@@ -112,7 +120,7 @@ def _node(group: Any, path: str, where: str) -> Any:
     return node
 
 
-def read_arrow(data: Path, count: int, observed: list[Leaf], acted: list[Leaf], jpeg: bool) -> Iterator[Raw]:
+def read_arrow(data: Path, count: int, observed: list[Leaf], acted: list[Leaf], terms: Terms) -> Iterator[Raw]:
     """The episodes of a dataset with a folder for each; Arrow files are memory-mapped."""
     for i in range(count):
         folder = data / str(i)
@@ -125,10 +133,10 @@ def read_arrow(data: Path, count: int, observed: list[Leaf], acted: list[Leaf], 
             actions = columns["actions"][:steps]  # Minari pads them to the length of the observations
             infos = _infos(columns["infos"]) if "infos" in columns else ()
             yield Raw(
-                [_arrow_leaf(columns["observations"], leaf, jpeg, steps, f"{folder}: observations") for leaf in observed],
-                [_arrow_leaf(actions, leaf, jpeg, steps, f"{folder}: actions") for leaf in acted],
+                [_arrow_leaf(columns["observations"], leaf, terms, steps, f"{folder}: observations") for leaf in observed],
+                [_arrow_leaf(actions, leaf, terms, steps, f"{folder}: actions") for leaf in acted],
                 {name: columns[name].to_numpy(zero_copy_only=False)[:steps] for name in FLAGS},
-                {name: _of_array(values, None, steps, f"{folder}: info {name!r}") for name, values in infos},
+                {name: _of_array(values, None, terms, steps, f"{folder}: info {name!r}") for name, values in infos},
                 about,
             )
         except DataError:
@@ -145,15 +153,15 @@ def _table(file: Path) -> pa.Table:
         return pa.ipc.open_file(mapped).read_all()
 
 
-def _arrow_leaf(values: pa.Array, leaf: Leaf, jpeg: bool, steps: int, where: str) -> Values:
+def _arrow_leaf(values: pa.Array, leaf: Leaf, terms: Terms, steps: int, where: str) -> Values:
     for key in leaf.keys:
         values = values.field(str(key)).slice(values.offset, len(values))  # Arrow hands out the field of a slice unsliced
     where = f"{where} {leaf.name}".rstrip()
-    if jpeg and leaf.is_picture:
+    if terms.jpeg and leaf.is_picture:
         return _pictures(ArrowImages(values), leaf, steps, where)
     array = _array(values)
-    _check(array, leaf, steps, where)
-    return _of_array(array.reshape(len(values), *leaf.shape), leaf, steps, where)
+    _check(array, leaf, terms, steps, where)
+    return _of_array(array.reshape(len(values), *leaf.shape), leaf, terms, steps, where)
 
 
 def _infos(values: pa.Array, prefix: str = "") -> Iterator[tuple[str, np.ndarray]]:
@@ -176,12 +184,18 @@ def _array(values: pa.Array) -> np.ndarray:
     return np.asarray(values.to_numpy(zero_copy_only=False))
 
 
-def _of_array(array: np.ndarray, leaf: Leaf | None, steps: int, where: str) -> Values:
-    _check(array, leaf, steps, where)
+def _of_array(array: np.ndarray, leaf: Leaf | None, terms: Terms, steps: int, where: str) -> Values:
+    _check(array, leaf, terms, steps, where)
     row = (array.shape[1:], array.dtype)
     lies = None if leaf is None else layout(leaf.shape, leaf.dtype)
     array = as_frames(array, lies) if lies else array
-    return Values(ArrayColumn(array), row, keep(array[steps]) if len(array) == steps + 1 else None)
+    return Values(ArrayColumn(array), row, _kept(array[steps]) if len(array) == steps + 1 else None)
+
+
+def _kept(row: Any) -> Any:
+    """A row as JSON, None where a number in it is missing."""
+    missing = np.asarray(row).dtype.kind == "f" and np.isnan(row).any()
+    return None if missing else keep(row)
 
 
 @dataclass(frozen=True)
@@ -207,10 +221,10 @@ def _pictures(items: Sequence[bytes], leaf: Leaf, steps: int, where: str) -> Val
     return Values(column, (leaf.shape, leaf.dtype), keep(items[steps]) if len(items) == steps + 1 else None)
 
 
-def _check(values: Any, leaf: Leaf | None, steps: int, where: str) -> None:
-    """Raise DataError where values are not finite, or their rows have not the size that the space says."""
+def _check(values: Any, leaf: Leaf | None, terms: Terms, steps: int, where: str) -> None:
+    """Raise DataError where values are not finite (unless missing), or their rows have not the size that the space says."""
     if leaf is not None and int(np.prod(values.shape[1:])) != leaf.width:
         raise DataError(f"{where} has shape {tuple(values.shape[1:])}; {leaf.shape} is expected by metadata.json.")
     if leaf is not None and len(values) not in (steps, steps + 1):
         raise DataError(f"{where} has {len(values)} rows in an episode of {steps} steps; one a step is expected.")
-    check_finite(values, where)
+    check_finite(values, where, nan_is_missing=terms.nan_is_missing)

@@ -19,6 +19,7 @@ from retrodict.trajectories.features import ACTION, BOOKKEEPING, LATENT_ACTION, 
 from retrodict.trajectories.frames import Clip, EncodedImageColumn, VideoColumn
 from retrodict.trajectories.recordings import Recordings
 from retrodict.trajectories.room import opened
+from retrodict.trajectories.stores.gaps import with_gaps_marked
 from retrodict.trajectories.stores.lerobot import layout
 from retrodict.trajectories.stores.lerobot.extension import Extension
 from retrodict.trajectories.stores.lerobot.images import ParquetImages
@@ -42,7 +43,7 @@ def recognises(path: Path) -> bool:
     return (path / layout.INFO).is_file()
 
 
-def read(path: str | Path, *, actions: Stated | None = None) -> Recordings:
+def read(path: str | Path, *, actions: Stated | None = None, nan_is_missing: bool = False) -> Recordings:
     """Recordings of a LeRobotDataset folder. No frame is decoded; numbers come memory-mapped from the cache folder.
 
     Numeric features of shape (1,) are scalars (T,) unless their entries have names or they are `action`, `latent.action` or
@@ -52,6 +53,8 @@ def read(path: str | Path, *, actions: Stated | None = None) -> Recordings:
     Args:
         path: the folder.
         actions: what an action means, see `opening.open`, in place of what the dataset says.
+        nan_is_missing: mark NaN and null numbers in `valid.<feature>` instead of refusing null ones and actions that are NaN;
+            what is so throughout an episode is absent.
 
     Raises DataError when a file is missing or damaged, a column is not as `info.json` says, a video is too short, an action is
     NaN or null, or there are no episodes.
@@ -67,8 +70,9 @@ def read(path: str | Path, *, actions: Stated | None = None) -> Recordings:
     _check_rows(files, episodes)
     on_disk = {name: feature for name, feature in declared.items() if name not in ours.partial and feature.dtype != "video"}
     on_disk |= _undeclared(files, on_disk)
-    sources = _from_parquet(folder, files, episodes, on_disk, ours)
-    sources |= {name: _from_partial(folder, name, ours, episodes) for name in ours.partial if name not in cameras}
+    sources = _from_parquet(folder, files, episodes, on_disk, ours, nan_is_missing)
+    partial = (name for name in ours.partial if name not in cameras)
+    sources |= {name: _from_partial(folder, name, ours, episodes, nan_is_missing) for name in partial}
     sources |= {name: _from_videos(name, declared[name], episodes) for name in cameras}
 
     features = {name: _seen_from_outside(name, feature, ours) for name, feature in (on_disk | declared).items()}
@@ -80,7 +84,7 @@ def read(path: str | Path, *, actions: Stated | None = None) -> Recordings:
     )
     present = {name for episode in made for name in episode.slices}
     space = ours.actions or (ActionSpace.unknown(features[ACTION]) if ACTION in present else None)
-    return Recordings(
+    recordings = Recordings(
         {name: feature for name, feature in features.items() if name in present and name not in BOOKKEEPING},
         made,
         fps=ours.fps if extension else info["fps"],
@@ -89,6 +93,7 @@ def read(path: str | Path, *, actions: Stated | None = None) -> Recordings:
         structures=ours.structures,
         meta={**{key: value for key, value in info.items() if key not in LAYOUT_KEYS and value is not None}, **ours.meta},
     )
+    return with_gaps_marked(recordings) if nan_is_missing else recordings
 
 
 def _episode(entry: Entry, slices: dict[str, Slice], tasks: list[str], folder: Path) -> Episode:
@@ -124,11 +129,17 @@ class _Renumbered:
 
 
 def _from_parquet(
-    folder: Path, files: Sequence[File], episodes: Sequence[Entry], features: Mapping[str, Feature], ours: Extension
+    folder: Path,
+    files: Sequence[File],
+    episodes: Sequence[Entry],
+    features: Mapping[str, Feature],
+    ours: Extension,
+    nan_is_missing: bool,
 ) -> dict[str, dict[int, Slice]]:
     """Places (position of an episode -> where its rows lie) of every feature in files that hold the rows of whole episodes."""
     images = {name: feature for name, feature in features.items() if feature.dtype == "image"}
-    stored = open_columns(files, {name: feature for name, feature in features.items() if name not in images})
+    numbers = {name: feature for name, feature in features.items() if name not in images}
+    stored = open_columns(files, numbers, nan_is_missing=nan_is_missing)
     for name, feature in images.items():
         having = [file for file in files if name in file.schema.names]
         for file in having:
@@ -151,7 +162,7 @@ def _slice(stored: Stored, name: str, entry: Entry, ours: Extension) -> Slice:
     return Slice(stored.column, start)
 
 
-def _from_partial(folder: Path, name: str, ours: Extension, episodes: Sequence[Entry]) -> dict[int, Slice]:
+def _from_partial(folder: Path, name: str, ours: Extension, episodes: Sequence[Entry], nan_is_missing: bool) -> dict[int, Slice]:
     """Places of a feature that only some episodes have: files of its own hold the rows of those, in order."""
     having = {i: entry for i, entry in enumerate(episodes) if name not in entry.lacks}
     files = [File.open(path) for path in layout.numbered(folder, layout.PARTIAL, feature=name)]
@@ -167,7 +178,7 @@ def _from_partial(folder: Path, name: str, ours: Extension, episodes: Sequence[E
         moved.append(replace(entry, data=files[file].path, row=int(start - ends[file]) + files[file].rows))
     feature = ours.partial[name]
     on_disk = replace(feature, shape=(-1,)) if name in ours.ragged else feature
-    places = _from_parquet(folder, files, moved, {name: on_disk}, ours)[name]
+    places = _from_parquet(folder, files, moved, {name: on_disk}, ours, nan_is_missing)[name]
     return dict(zip(having, places.values(), strict=True))
 
 

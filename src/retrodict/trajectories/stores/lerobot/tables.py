@@ -25,6 +25,7 @@ from retrodict.trajectories.features import ACTION, Feature
 from retrodict.trajectories.frames import EncodedImageColumn
 from retrodict.trajectories.room import PARTIAL, bytes_of, cache_room, opened
 from retrodict.trajectories.stores.checks import check_finite
+from retrodict.trajectories.stores.gaps import MARKING
 from retrodict.trajectories.stores.lerobot import layout
 from retrodict.trajectories.stores.lerobot.text import ArrowColumn
 
@@ -79,11 +80,11 @@ def cache_folder() -> Path:
     return cache_room().folder / "columns"
 
 
-def open_columns(files: Sequence[File], features: Mapping[str, Feature]) -> dict[str, Stored]:
+def open_columns(files: Sequence[File], features: Mapping[str, Feature], *, nan_is_missing: bool) -> dict[str, Stored]:
     """The columns of `features` in `files`; a file that lacks a column has no place in its `starts`.
 
     Raises DataError when a column has another type or shape than its feature, is null somewhere, has NaN in `action`, or a file
-    is damaged.
+    is damaged. With `nan_is_missing`, NaN stays, and floating-point numbers that are null are NaN.
     """
     for file in files:
         for name in features.keys() & set(file.schema.names):
@@ -91,8 +92,9 @@ def open_columns(files: Sequence[File], features: Mapping[str, Feature]) -> dict
     having = {name: [file for file in files if name in file.schema.names] for name in features if name not in WITHOUT_CACHE}
     having = {name: some for name, some in having.items() if some}
     about = [FORMAT, [file.version for file in files], {name: features[name].to_json() for name in having}]
+    about += ["NaN"] * nan_is_missing  # else what was let through once would be found later
     key = hashlib.blake2b(json.dumps(about, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
-    columns = _opened(cache_folder() / key, files, {name: features[name] for name in having}, having)
+    columns = _opened(cache_folder() / key, files, {name: features[name] for name in having}, having, nan_is_missing)
     stored = {}
     for name, some in having.items():
         starts = np.cumsum([0, *(file.rows for file in some)])
@@ -102,11 +104,11 @@ def open_columns(files: Sequence[File], features: Mapping[str, Feature]) -> dict
 
 
 def _opened(
-    folder: Path, files: Sequence[File], features: Mapping[str, Feature], having: Mapping[str, list[File]]
+    folder: Path, files: Sequence[File], features: Mapping[str, Feature], having: Mapping[str, list[File]], nan_is_missing: bool
 ) -> dict[str, ArrayColumn | ArrowColumn | Ragged]:
     while True:  # again if the folder was evicted between making and opening
         if not folder.is_dir():
-            _convert(folder, files, features, having)
+            _convert(folder, files, features, having, nan_is_missing)
         try:
             opened(folder)
             return {name: _open(folder / quote(name, safe=""), feature) for name, feature in features.items()}
@@ -126,12 +128,14 @@ def _open(stem: Path, feature: Feature) -> ArrayColumn | ArrowColumn | Ragged:
     return ArrayColumn(np.load(path, mmap_mode="r"))
 
 
-def _convert(folder: Path, files: Sequence[File], features: Mapping[str, Feature], having: Mapping[str, list[File]]) -> None:
+def _convert(
+    folder: Path, files: Sequence[File], features: Mapping[str, Feature], having: Mapping[str, list[File]], nan_is_missing: bool
+) -> None:
     """Make the cached files of all columns in one pass; whoever is first to finish has made them."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=folder.name, suffix=PARTIAL, dir=folder.parent))
     sinks = {
-        name: _sink(feature)(partial / quote(name, safe=""), feature, sum(file.rows for file in having[name]))
+        name: _sink(partial / quote(name, safe=""), feature, sum(file.rows for file in having[name]), nan_is_missing)
         for name, feature in features.items()
     }
     try:
@@ -153,24 +157,26 @@ def _convert(folder: Path, files: Sequence[File], features: Mapping[str, Feature
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _sink(feature: Feature) -> type[_Numbers] | type[_Lists] | type[_Arrow]:
+def _sink(stem: Path, feature: Feature, rows: int, nan_is_missing: bool) -> _Numbers | _Lists | _Arrow:
     if not feature.is_numeric:
-        return _Arrow
-    return _Lists if -1 in feature.shape else _Numbers
+        return _Arrow(stem)
+    return _Lists(stem, feature, rows) if -1 in feature.shape else _Numbers(stem, feature, rows, nan_is_missing)
 
 
 class _Numbers:
     """Rows of one shape into an `.npy` file."""
 
-    def __init__(self, stem: Path, feature: Feature, rows: int) -> None:
-        self.name, self.feature, self.row = stem.name, feature, 0
+    def __init__(self, stem: Path, feature: Feature, rows: int, nan_is_missing: bool) -> None:
+        self.name, self.feature, self.row, self.nan_is_missing = stem.name, feature, 0, nan_is_missing
         path = stem.with_name(stem.name + ".npy")
         self.out = np.lib.format.open_memmap(path, mode="w+", dtype=feature.dtype, shape=(rows, *feature.shape))
 
     def write(self, array: pa.Array, path: Path) -> None:
-        values = flat(array, self.feature, f"{path}: {self.name!r}").reshape(len(array), *self.feature.shape)
+        nan_for_null = self.nan_is_missing and np.dtype(self.feature.dtype).kind == "f"
+        values = flat(array, self.feature, f"{path}: {self.name!r}", nan_for_null=nan_for_null)
+        values = values.reshape(len(array), *self.feature.shape)
         if self.name == ACTION:
-            check_finite(values, f"{path}: 'action'", self.row)
+            check_finite(values, f"{path}: 'action'", self.row, nan_is_missing=self.nan_is_missing)
         self.out[self.row : self.row + len(array)] = values
         self.row += len(array)
 
@@ -201,7 +207,7 @@ class _Lists:
 class _Arrow:
     """Rows as they are into an Arrow file."""
 
-    def __init__(self, stem: Path, feature: Feature, rows: int) -> None:
+    def __init__(self, stem: Path) -> None:
         self.path, self.name = stem.with_name(stem.name + ".arrow"), stem.name
         self.out: Any = None
         self.schema: pa.Schema | None = None
@@ -221,15 +227,17 @@ class _Arrow:
             self.out.close()
 
 
-def flat(array: pa.Array, feature: Feature, what: str) -> np.ndarray:
-    """The numbers of (nested) lists, one after the other.
+def flat(array: pa.Array, feature: Feature, what: str, *, nan_for_null: bool = False) -> np.ndarray:
+    """The numbers of (nested) lists, one after the other; with `nan_for_null`, NaN where a step or a number in it is null.
 
-    Raises DataError for nulls and for lists of another length than the feature's shape.
+    Raises DataError for other nulls and for lists of another length than the feature's shape.
     """
     if isinstance(array, pa.ExtensionArray):
         array = array.storage
-    rows = len(array)
-    for size in feature.shape if feature.shape != (1,) or _is_list(array.type) else ():
+    rows, shape = len(array), feature.shape if feature.shape != (1,) or _is_list(array.type) else ()
+    for level, size in enumerate(shape):
+        if nan_for_null and array.null_count:
+            array = array.fill_null(pa.scalar(np.full(shape[level:], np.nan).tolist(), array.type))
         if array.null_count:
             break
         if size >= 0 and rows:
@@ -238,8 +246,11 @@ def flat(array: pa.Array, feature: Feature, what: str) -> np.ndarray:
                 wrong = lengths["min"] if lengths["min"] != size else lengths["max"]
                 raise DataError(f"{what} has a step of {wrong} values where the metadata say shape {list(feature.shape)}.")
         array = array.flatten()
+    if nan_for_null:
+        array = array.fill_null(np.nan)
     if array.null_count:
-        raise DataError(f"{what} has {array.null_count} null(s); every step must have a value.")
+        mend = f"; mend it, or {MARKING}" if pa.types.is_floating(array.type) or _is_list(array.type) else ""
+        raise DataError(f"{what} has {array.null_count} null(s); every step must have a value{mend}.")
     values: np.ndarray = array.to_numpy(zero_copy_only=False)
     return values
 
