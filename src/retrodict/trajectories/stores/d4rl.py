@@ -50,25 +50,22 @@ def read(
     columns: dict[str, Column] = {}
     features: dict[str, Feature] = {}
     following = []
-    holed: set[str] = set()
     for name, dataset in found.items():
         group, *keys = name.split("/")
         if group in ("terminals", "timeouts", "actions"):
             continue
-        gaps = check_finite(dataset, f"{path}: {name!r}", nan_is_missing=nan_is_missing)
+        check_finite(dataset, f"{path}: {name!r}", nan_is_missing=nan_is_missing)
         lies = layout(dataset.shape[1:], dataset.dtype) if group.endswith("observations") else None
         feature = {"rewards": "next.reward", "infos": PRIVILEGED + ".".join(keys)}.get(group) or observation_name(keys, lies)
         if (observed := found.get("/".join(("observations", *keys)))) is not None and group == "next_observations":
             following.append(Following(feature, observed, dataset, lies))
         else:
             columns[feature], features[feature] = column_of(dataset, lies), feature_of(dataset.shape[1:], dataset.dtype, lies)
-            holed |= {feature} if gaps else set()
     space = None
     if "actions" in found:
-        gaps = check_finite(found["actions"], f"{path}: 'actions'", nan_is_missing=nan_is_missing)
+        check_finite(found["actions"], f"{path}: 'actions'", nan_is_missing=nan_is_missing)
         columns[ACTION], space = action_column(found["actions"], path, actions, guessed)
         features[ACTION] = Feature("float32", (space.width,))
-        holed |= {ACTION} if gaps else set()
     flags = {name: _flag(found[source]) for name, source in FLAGS.items() if source in found}
     ends = last_rows(flags, len(next(iter(found.values()))), following, path, guessed)
     if flags:
@@ -81,7 +78,6 @@ def read(
         broken[ends[:-1]] = False
         if broken.any():
             columns[NEXT + pair.name], features[NEXT + pair.name] = column_of(pair.following, pair.lies), features[pair.name]
-            holed |= {NEXT + pair.name} if pair.name in holed else set()
             guessed.append(f"{path.name}: next observations differ from the following ones and are kept as {NEXT + pair.name!r}.")
             continue
         for final, row in zip(finals, pair.following[ends], strict=True):
@@ -100,7 +96,7 @@ def read(
     )
     meta = {"guessed": guessed, "d4rl": _about(arrays, about, path, guessed)}
     made = Recordings(features, episodes, fps=fps, actions=space, meta=meta)
-    return with_gaps_marked(made, holed) if holed else made
+    return with_gaps_marked(made) if nan_is_missing else made
 
 
 def _found(arrays: Mapping[str, Any], path: Path, infos: bool) -> dict[str, Any]:

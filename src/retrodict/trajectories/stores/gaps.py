@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -50,16 +50,14 @@ def hold(flat: np.ndarray, missing: np.ndarray) -> np.ndarray:
     return np.asarray(np.take_along_axis(flat, last, 0))
 
 
-def with_gaps_marked(recordings: Recordings, names: Iterable[str] | None = None) -> Recordings:
-    """The same recordings with the gaps of the named features (of all numbers, where none are named) marked, episode by episode.
-
-    Those that were marked before stay so.
+def with_gaps_marked(recordings: Recordings) -> Recordings:
+    """The same recordings with the gaps of their features marked, episode by episode; those that were marked before stay so.
 
     Raises DataError as `marked` does.
     """
     episodes = list(recordings)
-    numbers = (n for n, feature in recordings.features.items() if feature.is_numeric and np.dtype(feature.dtype).kind == "f")
-    for name in numbers if names is None else names:
+    numbers = [n for n, feature in recordings.features.items() if feature.is_numeric and np.dtype(feature.dtype).kind == "f"]
+    for name in numbers:
         for i, episode in enumerate(episodes):
             if name in episode and np.isnan(episode[name]).any():
                 values = marked(name, episode[name], str(episode))

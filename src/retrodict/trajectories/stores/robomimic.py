@@ -38,7 +38,6 @@ def read(file: Any, path: Path, *, fps: float | None, infos: bool, actions: Stat
     guessed: list[str] = []
     features: dict[str, Feature] = {}
     spaces: dict[str, ActionSpace] = {}
-    holed: set[str] = set()
     episodes = []
     masks = {name: {_text(demo) for demo in mask[()]} for name, mask in file.get("mask", {}).items()}
     environment = json.loads(data.attrs.get("env_args", "{}"))
@@ -50,8 +49,8 @@ def read(file: Any, path: Path, *, fps: float | None, infos: bool, actions: Stat
         length = check_rows(found, where)
         slices = {}
         for key, dataset in found.items():
-            if key != "dones" and check_finite(dataset, f"{where}: {key!r}", nan_is_missing=nan_is_missing):
-                holed.add(_name(key, dataset))
+            if key != "dones":
+                check_finite(dataset, f"{where}: {key!r}", nan_is_missing=nan_is_missing)
             if key == "actions":
                 column, spaces[name] = continuous_actions(dataset, actions)
                 slices[ACTION] = Slice(column)
@@ -92,7 +91,7 @@ def read(file: Any, path: Path, *, fps: float | None, infos: bool, actions: Stat
     fps = fps if fps is not None else environment.get("env_kwargs", {}).get("control_freq")
     meta = {"guessed": guessed, "env_args": environment}
     made = Recordings(features, tuple(episodes), fps=fps, actions=space, meta=meta)
-    return with_gaps_marked(made, holed) if holed else made
+    return with_gaps_marked(made) if nan_is_missing else made
 
 
 def _datasets(demo: Any, infos: bool) -> dict[str, Any]:
@@ -101,17 +100,13 @@ def _datasets(demo: Any, infos: bool) -> dict[str, Any]:
     return found | {key: demo[key] for key in wanted if key in demo}
 
 
-def _name(key: str, dataset: Any) -> str:
-    """The feature that a dataset becomes."""
-    known = {"actions": ACTION, "rewards": "next.reward", "dones": "next.done", "states": PRIVILEGED + "states"}
-    return known.get(key) or observation_name([key.removeprefix("obs/")], layout(dataset.shape[1:], dataset.dtype))
-
-
 def _feature(key: str, dataset: Any) -> tuple[str, Column, Feature]:
-    name = _name(key, dataset)
+    """The feature that a dataset other than the actions becomes: its name, its values, and what they are."""
     if key == "dones":
-        return name, ArrayColumn(dataset[()].reshape(-1) != 0), Feature("bool", (1,))
-    lies = layout(dataset.shape[1:], dataset.dtype) if key.startswith("obs/") else None
+        return "next.done", ArrayColumn(dataset[()].reshape(-1) != 0), Feature("bool", (1,))
+    known = {"rewards": "next.reward", "states": PRIVILEGED + "states"}
+    lies = None if key in known else layout(dataset.shape[1:], dataset.dtype)
+    name = known.get(key) or observation_name([key.removeprefix("obs/")], lies)
     return name, column_of(dataset, lies), feature_of(dataset.shape[1:], dataset.dtype, lies)
 
 
