@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -116,6 +118,16 @@ def test_labels_for_which_something_was_missing_are_guesses(model, guesses):
     (answer,) = infer(model, recordings.with_column("valid.observation.state", [there]))
     last = set() if isinstance(model, Pose) else {23}
     assert set(np.flatnonzero(~answer.seen).tolist()) == guesses | last
+
+
+@pytest.mark.parametrize(("leads", "guesses"), [(True, {6, 11, 23}), (False, {0, 7, 12})])
+def test_an_action_is_not_read_off_a_frame_beyond_an_end_within_the_episode(leads, guesses):
+    recordings = replace(play(1, 24, noise=0.0, ragged=False)[0], actions=replace(SPACE, leads=leads))
+    at = np.arange(24)[:, None]
+    recordings = recordings.with_column("next.terminated", [at == 6]).with_column("next.truncated", [at == 11])
+    model = (Toy() if leads else Toy(before=1, after=0, keep=(1, 2))).fit(recordings)
+    (answer,) = infer(model, recordings)
+    assert set(np.flatnonzero(~answer.seen).tolist()) == guesses
 
 
 def test_which_step_is_a_guess_follows_the_convention_of_the_actions():

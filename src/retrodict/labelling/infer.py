@@ -21,8 +21,8 @@ class Inference:
         position: place of the episode in the recordings.
         action: flat actions (T, width), float32.
         confidence: as the model gave it, before calibration, (T,), float32.
-        seen: False where what would show the action lies outside the episode or is missing (`valid.<feature>`), so that the
-            label is a guess, (T,).
+        seen: False where what would show the action lies outside the episode, beyond a step at which it ended and began anew,
+            or is missing (`valid.<feature>`), so that the label is a guess, (T,).
         extras: further outputs by name, (T, ...).
     """
 
@@ -87,8 +87,8 @@ def rows(span: Span, fps: float | None) -> np.ndarray | None:
     return None if fps is None else np.rint(span.steps * fps).astype(np.int64)
 
 
-def guessed(reads: Window, keeps: slice, space: ActionSpace | None) -> tuple[int, int]:
-    """How many steps at the start and at the end of an episode have no frame that shows their action.
+def guessed(reads: Window, keeps: slice, space: ActionSpace | None) -> tuple[bool, bool]:
+    """Whether no frame shows the action of the first step of an episode, and of the last.
 
     An action that leads to the next frame cannot be seen at the last step (of a model that looks ahead); one that led to its
     own frame cannot at the first (of a model that looks back). Where it is unknown which, the first is assumed, as most
@@ -97,8 +97,8 @@ def guessed(reads: Window, keeps: slice, space: ActionSpace | None) -> tuple[int
     spans = [span for reading in reads.spans.values() for span in _spans(reading, reads)]
     kept = reads.span.steps[keeps]
     if space is not None and space.leads is False:
-        return int(min((span.steps[0] for span in spans), default=0) < kept.max()), 0
-    return 0, int(max((span.steps[-1] for span in spans), default=0) > kept.min())
+        return bool(min((span.steps[0] for span in spans), default=0) < kept.max()), False
+    return False, bool(max((span.steps[-1] for span in spans), default=0) > kept.min())
 
 
 def blind(reads: Window, tiling: Tiling, episode: Episode, fps: float | None) -> np.ndarray:
@@ -167,14 +167,14 @@ class _Draft:
                 self.values[name] = np.zeros((len(self.tiling.window), *array.shape[2:]), array.dtype)
             self.values[name][steps] = array[self.tiling.window[steps] - first, self.tiling.place[steps]]
 
-    def finished(self, episode: Episode, ends: tuple[int, int], blind: np.ndarray) -> Inference:
+    def finished(self, episode: Episode, ends: tuple[bool, bool], blind: np.ndarray) -> Inference:
         action, confidence = self.values.pop("action"), self.values.pop("confidence")
         bad = ~(np.isfinite(action).all(1) & np.isfinite(confidence))
         if bad.any():
             raise DataError(f"{episode}: the inverse model's answer is not finite at step {int(bad.argmax())}; train it again.")
-        seen = ~blind
-        seen[: ends[0]] = False
-        seen[len(seen) - ends[1] :] = False
+        last = episode.over()
+        last[-1] = True
+        seen = ~(blind | (ends[0] & np.roll(last, 1)) | (ends[1] & last))
         return Inference(self.position, action, np.clip(confidence, 0, 1), seen, self.values)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from retrodict.errors import DataError
 from retrodict.trajectories.columns import ArrayColumn, ChosenRows, Slice
-from retrodict.trajectories.features import FINAL, VALID
+from retrodict.trajectories.features import FINAL, TERMINATED, TRUNCATED, VALID
 
 ROWS = 64
 """Rows of an episode that its fingerprint is taken of."""
@@ -135,6 +135,11 @@ class Episode:
         if VALID + name not in self:
             return np.ones(self.length, bool)
         return np.asarray(np.asarray(self[VALID + name]).reshape(self.length, -1).astype(bool).all(1))
+
+    def over(self) -> np.ndarray:
+        """At which steps (T,) it ended or was cut off (`next.terminated`, `next.truncated`); what follows began anew."""
+        ends = [np.asarray(self[name]).reshape(self.length, -1) for name in (TERMINATED, TRUNCATED) if name in self]
+        return np.asarray(np.concatenate([np.zeros((self.length, 1)), *ends], 1).astype(bool).any(1))
 
     def read(self, name: str, steps: np.ndarray) -> np.ndarray:
         """Values of a feature at `steps` (n,), as (n, *shape)."""

@@ -51,7 +51,7 @@ class SSORL(GradientSystem, InverseModel):
     Reads `observation.state`; learns from `action` on the episodes that have it, however badly they went, while states are
     normalised over all episodes. Where the recordings hold `next.observation.state`, that is where a step led; otherwise it is
     the row that follows, and the last step of an episode, which has none, is left out of the training and labelled as a guess;
-    so is, in the training, a step that is said to end an episode within a recording.
+    so is a step that is said to end an episode within a recording.
 
     A mean and a deviation come from two networks that look at `past` states before the step, the state, and the one after it; a
     tanh brings the Gaussian into the range of the actions, and the likelihood of the recorded action is maximised. The networks

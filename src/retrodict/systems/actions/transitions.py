@@ -10,7 +10,7 @@ import numpy as np
 from retrodict.errors import DataError
 from retrodict.systems.supervision import recorded_actions
 from retrodict.trajectories import ActionSpace, Box, Episode, Feature, Recordings
-from retrodict.trajectories.features import FINAL, NEXT_STATE, STATE, TERMINATED, TRUNCATED, VALID
+from retrodict.trajectories.features import FINAL, NEXT_STATE, STATE, VALID
 from retrodict.trajectories.normalise import Normaliser
 
 JUMP, MUCH = 10.0, 0.25
@@ -44,18 +44,14 @@ def successors(recordings: Recordings) -> Recordings:
 
 
 def cut_at_ends(recordings: Recordings) -> Recordings:
-    """The recordings with every episode cut after each step that ended it or cut it off (`next.terminated`, `next.truncated`).
+    """The recordings with every episode cut after each step that ended it or cut it off (`Episode.over`).
 
-    What follows such a step began anew: it is neither where the step led nor earned by it. Recordings whose episodes go on to
-    their last steps come back as they are.
+    What follows such a step is neither where the step led nor earned by it. Recordings whose episodes go on to their last steps
+    come back as they are.
     """
     pieces: list[Episode] = []
     for episode in recordings:
-        over = np.zeros(episode.length, bool)
-        for name in (TERMINATED, TRUNCATED):
-            if name in episode:
-                over |= np.asarray(episode[name]).reshape(episode.length, -1).astype(bool).any(1)
-        bounds = [0, *(np.flatnonzero(over[:-1]) + 1).tolist(), episode.length]
+        bounds = [0, *(np.flatnonzero(episode.over()[:-1]) + 1).tolist(), episode.length]
         pieces += [episode] if len(bounds) == 2 else [episode.part(*between) for between in itertools.pairwise(bounds)]
     return recordings if len(pieces) == len(recordings) else recordings.of(pieces)
 
