@@ -4,6 +4,7 @@ import json
 import math
 import sys
 import types
+import warnings
 
 import pytest
 
@@ -67,6 +68,21 @@ def test_an_interrupted_run_carries_on(counting, folders):
     assert counting.calls == [("first", 0), ("second", 0), ("first", 1), ("second", 1), ("second", 1)]
     assert entry["holds"]
     assert json.loads((folders["results"] / "counting.json").read_text())["checks"][0]["value"] == 0.5
+
+
+def test_numbers_of_other_code_are_told(counting, folders):
+    reproduce("counting", seeds=[0], **folders)
+    notes = sorted((folders["work"] / "counting" / "seed-0").glob(".*.code.json"))
+    assert [note.name for note in notes] == [".first.code.json", ".second.code.json"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        reproduce("counting", seeds=[0], **folders)
+    code = read_json(notes[1])
+    assert "retrodict.claims.experiment" in code
+    write_json(notes[1], code | {"retrodict.files": "another", "retrodict.gone.away": "any"})
+    with pytest.warns(UserWarning, match=r"up to 1 arms .* before retrodict\.files, retrodict\.gone\.away changed"):
+        reproduce("counting", seeds=[0], **folders)
+    assert len(counting.calls) == 2
 
 
 def test_it_tells_what_is_done_and_how_long_the_rest_may_take(counting, folders):

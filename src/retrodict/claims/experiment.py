@@ -13,6 +13,9 @@ from typing import Any
 from retrodict.errors import DataError
 from retrodict.metrics import Estimate
 
+FRAME = {"experiment", "provenance", "reproduction"}
+"""Modules of this room that are no experiments."""
+
 #: What an arm measured for one seed: JSON.
 Measured = Mapping[str, Any]
 
@@ -108,7 +111,7 @@ class Experiment(ABC):
 def claims() -> tuple[str, ...]:
     """Slugs that have an experiment."""
     here = Path(__file__).parent
-    names = {path.stem for path in here.glob("[!_]*.py")} - {"experiment", "reproduction"}  # several claims share `_name.py`
+    names = {path.stem for path in here.glob("[!_]*.py")} - FRAME  # several claims share `_name.py`
     return tuple(sorted(name.replace("_", "-") for name in names))
 
 

@@ -7,6 +7,7 @@ import os
 import platform
 import shlex
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from retrodict._version import __version__
+from retrodict.claims import provenance
 from retrodict.claims.experiment import Check, Experiment, Measured, experiment
 from retrodict.errors import DataError
 from retrodict.files import read_json, write_json
@@ -70,7 +72,8 @@ def reproduce(
         extend: keep the arms and seeds that the results file reports, wherever they were run, run what is missing, and write
             the file after every arm.
         jobs: processes among which arms and seeds are shared out; with more than one, each computes in a single thread.
-        work: folder for what the arms write; a second run with the same folder resumes.
+        work: folder for what the arms write; a second run with the same folder resumes, and warns where the code of retrodict
+            has changed since an arm was measured.
         results: folder of the results files.
         report: called when it begins and after every arm.
 
@@ -88,6 +91,7 @@ def reproduce(
     measured = {arm: dict(reported[arm]) for arm in todo if arm in reported} if extend else {}
     cells = [(arm, seed) for seed in seeds for arm in todo]
     here = {cell for cell in cells if cell_path(home, *cell).exists()}
+    _warn_of_other_code(home, here)
     for arm, seed in here:
         measured.setdefault(arm, {})[seed] = read_json(cell_path(home, arm, seed))
     wanted = todo if arms is None else with_needs(arms, trial.needs)
@@ -120,6 +124,18 @@ def reproduce(
     if not quick:
         write_json(file, entry)
     return entry
+
+
+def _warn_of_other_code(home: Path, cells: Iterable[Cell]) -> None:
+    """Say where arms that are done already were measured by code that has changed since."""
+    if changed := provenance.changed(cell_path(home, *cell) for cell in cells):
+        names = sorted(changed, key=lambda name: -changed[name])
+        more = f" and {len(names) - 3} others" if len(names) > 3 else ""
+        warnings.warn(
+            f"up to {max(changed.values())} arms over seeds in {home} were measured before {', '.join(names[:3])}{more} changed, "
+            "and are not run again; where that matters, remove their files (seed-N/ARM.json) or name another folder by --work.",
+            stacklevel=3,
+        )
 
 
 def _entry(trial: Experiment, measured: Mapping[str, Mapping[int, Measured]], quick: bool) -> dict[str, Any]:
@@ -199,6 +215,7 @@ def run_cell(trial: Experiment, cell: Cell, home: Path, quick: bool) -> Cell:
     path.parent.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     numbers = dict(trial.arms(quick)[arm](seed, path.parent, quick))
+    provenance.note(path)
     write_json(path, {**numbers, "seconds": time.monotonic() - began})
     return cell
 

@@ -49,7 +49,7 @@ def reproduce(
         extend: keep the arms and seeds that the results file reports, wherever they were run, run what is missing, and write
             the file after every arm.
         jobs: processes among which arms and seeds are shared out.
-        work: folder for what the arms write.
+        work: folder for what the arms write; says where arms that are done were measured by other code than is here.
         results: folder for the results file.
         json: print JSON.
     """
