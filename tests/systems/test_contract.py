@@ -57,7 +57,7 @@ EXAMPLES = {
     "diffusion-policy": lambda: lookup("diffusion-policy")(**TINY_FRAMES, keypoints=4, **TINY_DIFFUSION),
     "nearest-neighbours": lambda: NearestNeighbours(looking(), k=3),
     "deep-linear": lambda: lookup("deep-linear")(whiten=True),
-    "rep4ex": lambda: lookup("rep4ex")(width=8, steps=4, batch=16, outcome_steps=4),
+    "rep4ex": lambda: lookup("rep4ex")(width=8, code_steps=4, code_batch=8, steps=4, batch=16, outcome_steps=4),
     "dysts": lambda: ChaosBenchmark(train=5, test=3, starts=2, horizon=0.1),
     "koopman-limits": lambda: lookup("koopman-limits")(dictionary="monomials", degree=(1,)),
     "koopman-vae": lambda: lookup("koopman-vae")(frames=6, latent=4, hidden=4, steps=4, batch=4),

@@ -14,7 +14,8 @@ from retrodict.systems.states.control_function import ControlFunction
 from retrodict.worlds.interventions import PushedMass, SwirledMixing
 
 GAME = SwirledMixing(0, swirl=0.0)
-SMALL = {"steps": 500, "batch": 512, "width": 32, "constraint": 100.0, "outcome_steps": 500}
+BRIEF = {"code_steps": 50, "steps": 100, "batch": 256, "width": 16, "outcome_steps": 20}
+SMALL = {"code_steps": 400, "code_batch": 128, "steps": 400, "batch": 512, "width": 32, "constraint": 100.0, "outcome_steps": 500}
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +128,7 @@ def test_the_constraint_straightens_what_a_plain_autoencoder_bends():
 @pytest.mark.skipif(importlib.util.find_spec("mujoco") is None, reason="mujoco is not installed: the robots extra")
 def test_it_reads_pictures(tmp_path):
     game = PushedMass(0, size=8)
-    model = rd.Rep4Ex(steps=30, batch=64, outcome_steps=20).fit(game.record(200, 0))
+    model = rd.Rep4Ex(**BRIEF).fit(game.record(200, 0))
     made = model.sample(2)
     assert made["observation.images.table"].shape == (2, 1, 1, 8, 8)
     assert made["observation.images.table"].dtype == torch.uint8
@@ -143,7 +144,7 @@ def test_in_trajectories_the_observation_after_the_action_is_read():
         action = rng.uniform(-1, 1, (60, 2)).astype(np.float32)
         state = np.concatenate([np.zeros((1, 2), np.float32), action[:-1]]) + 0.1 * rng.normal(size=(60, 2)).astype(np.float32)
         episodes.append({"observation.state": state.astype(np.float32), "action": action})
-    model = rd.Rep4Ex(steps=200, batch=64, width=16, delay=1, outcome_steps=20).fit(rd.from_arrays(episodes, fps=10))
+    model = rd.Rep4Ex(**BRIEF | {"steps": 200, "batch": 64, "delay": 1}).fit(rd.from_arrays(episodes, fps=10))
     assert model.control_.strengths()[-1] > 3
     assert len(model.control_.actions) == 4 * 59
 
@@ -189,21 +190,21 @@ def test_a_latent_that_actions_do_not_reach_is_named(n):
 def test_noise_on_the_observation_is_told(trials):
     noisy = np.asarray(trials[0]["observation.state"]) + np.random.default_rng(0).normal(size=(4000, 10)).astype(np.float32)
     with pytest.warns(UserWarning, match="unexplained"):
-        rd.Rep4Ex(steps=100, batch=256, width=16, outcome_steps=20).fit(trials.with_column("observation.state", [noisy]))
+        rd.Rep4Ex(**BRIEF).fit(trials.with_column("observation.state", [noisy]))
 
 
 def test_without_outcomes_the_code_is_learned_alone(trials):
-    model = rd.Rep4Ex(steps=100, batch=256, width=16, outcome_steps=20).fit(trials.without("label.outcome"))
+    model = rd.Rep4Ex(**BRIEF).fit(trials.without("label.outcome"))
     assert "label.outcome" not in model.sample(2)
     with pytest.raises(DataError, match="no outcome was recorded"):
         model.predict_outcome(np.zeros((1, 2)))
     there = np.arange(4000)[:, None] != 7
     marked = trials.with_column("valid.label.outcome", [there], rd.Feature("bool", (1,)))
     with pytest.warns(UserWarning, match="some trials lack 'label.outcome'"):
-        assert "label.outcome" not in rd.Rep4Ex(steps=5, batch=64, width=16, outcome_steps=5).fit(marked).sample(2)
+        assert "label.outcome" not in rd.Rep4Ex(**BRIEF).fit(marked).sample(2)
     two = trials.with_column("label.outcome", [np.zeros((4000, 2), np.float32)], rd.Feature("float32", (2,)))
     with pytest.raises(DataError, match=r"foretells one number; 'label.outcome' has \[2\]"):
-        rd.Rep4Ex(steps=5).fit(two)
+        rd.Rep4Ex(**BRIEF).fit(two)
 
 
 def test_what_cannot_be_asked_is_refused(fitted):

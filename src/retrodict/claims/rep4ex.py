@@ -110,8 +110,8 @@ def game(world: str, seed: int, confounded: bool = True) -> InterventionGame:
 
 def model(world: str, constrained: bool, seed: int, quick: bool, shape: Literal[1, 2, 3]) -> Rep4Ex:
     settings: dict[str, Any] = {"shape": shape}
-    settings |= {"batch": 1024, "steps": 2500, "constraint": 100.0} if world == "push" else {}
-    settings |= {"steps": 400, "batch": 1024, "constraint": 100.0, "outcome_steps": 400} if quick else {}
+    settings |= {"code_steps": 1600, "steps": 800} if world == "push" else {}
+    settings |= {"code_steps": 400, "steps": 400, "batch": 1024, "constraint": 100.0, "outcome_steps": 400} if quick else {}
     settings |= {} if constrained else {"constraint": 0.0}
     return Rep4Ex(seed=seed, **settings)
 

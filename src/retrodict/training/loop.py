@@ -107,6 +107,7 @@ def _train_apart(fabric: Fabric, weights: Path, net: nn.Module, seed: int, **giv
     """`_train` in a process of its own: weights go back through a file, an error as a value, so that its sentence survives."""
     if fabric.device.type == "cpu":
         torch.set_num_threads(1)  # the thread pool of the process that was forked did not come along; using it would hang
+    fabric.barrier()  # where nothing is left to train, one would leave before the others have met it
     try:
         with isolated(seed):
             done = _train(fabric, net, seed=seed, **given)

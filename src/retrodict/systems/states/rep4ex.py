@@ -21,15 +21,17 @@ from retrodict.roles import Batch, Encoder, ForwardModel, Generator, Prediction
 from retrodict.systems.contract import Card, Spec
 from retrodict.systems.gradient import GradientSystem
 from retrodict.systems.states.control_function import ControlFunction, Effect, refuse_collinear
+from retrodict.training.optimisers import Optimiser
 from retrodict.training.run import Run
 from retrodict.training.schedules import schedule
-from retrodict.trajectories import Box, Recordings, Span, Window
+from retrodict.training.stage import Stage
+from retrodict.trajectories import Box, Recordings, Span, Window, Windows
 from retrodict.trajectories.features import ACTION, STATE, cameras
 from retrodict.trajectories.normalise import Normaliser, standardised
 
 OUTCOME = "label.outcome"
-BANDWIDTHS = (0.5, 1.0, 2.0)
-"""Of the kernels over actions, in median distances between actions."""
+BANDWIDTHS = (0.25, 0.5, 1.0)
+"""Of the kernels over actions, in median distances between actions. Wide ones alone do not see what is bent at the corners."""
 WAVES = 200
 """Random features of each kernel over actions."""
 FAINT, THIN = 0.8, 0.2
@@ -51,7 +53,9 @@ class Rep4Ex(GradientSystem, Encoder, ForwardModel, Generator):
         latent: dimensions of the code, at most those of the action.
         constraint: weight of the linearity constraint at the end of training; it rises there from a thousandth of it. The smaller
             the batch, the noisier the constraint, and the less of it can be borne.
-        free: share of the steps in which an autoencoder is learned without it.
+        code_steps, code_batch: optimiser steps, and windows in each, of the autoencoder that is learned first, without the
+            constraint, which would keep whatever fold the code still has. Many steps unfold it; the constraint asks large
+            batches.
         shape: up to which degree moments of the code's residual must not depend on the action either, since V does not: 1 asks
             for the mean only, which is the published constraint; 2 and 3 are our addition.
         confounded: whether the outcome may depend on V beside Z; learns psi(v) beside nu(z).
@@ -79,7 +83,8 @@ class Rep4Ex(GradientSystem, Encoder, ForwardModel, Generator):
 
     latent: int = 2
     constraint: float = 1000.0
-    free: float = 0.2
+    code_steps: int = 4000
+    code_batch: int = 512
     shape: Literal[1, 2, 3] = 1
     confounded: bool = True
     observation: str = ""
@@ -88,11 +93,12 @@ class Rep4Ex(GradientSystem, Encoder, ForwardModel, Generator):
     layers: int = 2
     image_size: tuple[int, int] | None = None
     outcome_steps: int = 2000
-    steps: int = field(default=3000, kw_only=True)
+    steps: int = field(default=2400, kw_only=True)
     batch: int = field(default=4096, kw_only=True)
     learning_rate: float = field(default=3e-3, kw_only=True)
 
     control_: ControlFunction = field(init=False, repr=False, compare=False)
+    _code_reader: Windows | None = field(default=None, init=False, repr=False, compare=False)
 
     # ---- what it reads ----------------------------------------------------------------------------------------------------
 
@@ -171,22 +177,37 @@ class Rep4Ex(GradientSystem, Encoder, ForwardModel, Generator):
         for episode in recordings:
             values = torch.from_numpy(np.asarray(episode[name]))
             self.net_["normal"].update(values if self.spec_.features[name].is_visual else values.flatten(1))
+        self._code_reader = recordings.windows(self.window(self.spec_), self.code_batch, seed=self.seed)
+
+    def stages(self, net: Any) -> tuple[Stage, ...]:
+        assert self._code_reader is not None
+        code = Stage(
+            self.code_steps,
+            lambda net, batch, step: {"reconstruction": self._reconstruction(net, batch)[0]},
+            (Optimiser(rate=self.learning_rate, weight_decay=self.weight_decay),),
+            clip=self.clip,
+            batches=self._code_reader,
+            name="code",
+        )
+        return (code, *super().stages(net))
 
     def loss(self, net: Any, batch: Batch) -> Mapping[str, Tensor]:
-        x = self._normal(net, batch[self._name])
-        code, action = net["encoder"](x), batch[ACTION][:, 0]
+        reconstruction, code = self._reconstruction(net, batch)
+        if not self.constraint:
+            return {"reconstruction": reconstruction}
+        action = batch[ACTION][:, 0]
         rest = linear_residual(standardised(code), action)  # standardised, or the restriction is met by shrinking the code
         if self.shape > 1:
             rest = torch.cat([rest, shape_moments(rest, self.shape) / 5], 1)
-        restriction = self._weight(self.now) * moment_restriction(rest, net["waves"](action / net.far))
-        return {"reconstruction": (net["decoder"](code) - x).square().mean(), "linearity": restriction}
+        weight = schedule("exponential", self.constraint / 1000, self.constraint, self.steps)(self.now)
+        restriction = weight * moment_restriction(rest, net["waves"](action / net.far))
+        return {"reconstruction": reconstruction, "linearity": restriction}
 
-    def _weight(self, step: int) -> float:
-        """Of the constraint: none until there is a code, which it would fold, then rising."""
-        free = int(self.free * self.steps)
-        if step < free or not self.constraint:
-            return 0.0
-        return schedule("exponential", self.constraint / 1000, self.constraint, self.steps - free)(step - free)
+    def _reconstruction(self, net: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Mean squared error of what the code gives back, and the code (B, latent)."""
+        x = self._normal(net, batch[self._name])
+        code = net["encoder"](x)
+        return (net["decoder"](code) - x).square().mean(), code
 
     def _normal(self, net: Any, x: Tensor) -> Tensor:
         """Observations (B, 1, ...) as (B, ...) of mean 0 and deviation 1."""
@@ -198,6 +219,7 @@ class Rep4Ex(GradientSystem, Encoder, ForwardModel, Generator):
 
     def learn(self, recordings: Recordings, world: Any, validation: Recordings | None, run: Run) -> None:
         super().learn(recordings, world, validation, run)
+        self._code_reader = None
         trials = self._trials(recordings)
         if OUTCOME in self.spec_.features and OUTCOME not in trials:
             warnings.warn(
