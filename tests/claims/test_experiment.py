@@ -80,7 +80,7 @@ def test_numbers_of_other_code_are_told(counting, folders):
     code = read_json(notes[1])
     assert "retrodict.claims.experiment" in code
     write_json(notes[1], code | {"retrodict.files": "another", "retrodict.gone.away": "any"})
-    with pytest.warns(UserWarning, match=r"up to 1 arms .* before retrodict\.files, retrodict\.gone\.away changed"):
+    with pytest.warns(UserWarning, match=r"holds what was measured before retrodict\.files, retrodict\.gone\.away changed"):
         reproduce("counting", seeds=[0], **folders)
     assert len(counting.calls) == 2
 

@@ -132,8 +132,8 @@ def _warn_of_other_code(home: Path, cells: Iterable[Cell]) -> None:
         names = sorted(changed, key=lambda name: -changed[name])
         more = f" and {len(names) - 3} others" if len(names) > 3 else ""
         warnings.warn(
-            f"up to {max(changed.values())} arms over seeds in {home} were measured before {', '.join(names[:3])}{more} changed, "
-            "and are not run again; where that matters, remove their files (seed-N/ARM.json) or name another folder by --work.",
+            f"{home} holds what was measured before {', '.join(names[:3])}{more} changed, and it is not measured again; where "
+            "that matters, remove its files (seed-N/ARM.json) or name another folder by --work.",
             stacklevel=3,
         )
 
