@@ -44,7 +44,7 @@ class Rep4ExExperiment(Experiment):
         "extrapolation on the swirled mixing is measured and not judged: where the swirl misses criterion 2, the page judges "
         "it on the mixing without a swirl",
         "four-dimensional actions",
-        "the weight of the constraint chosen by what reconstruction bears: one weight for each world",
+        "the weight of the constraint chosen by what reconstruction bears: one weight for all worlds",
     )
 
     def arms(self, quick: bool) -> Mapping[str, Callable[[int, Path, bool], Measured]]:
