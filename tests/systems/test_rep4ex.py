@@ -14,7 +14,7 @@ from retrodict.systems.states.control_function import ControlFunction
 from retrodict.worlds.interventions import PushedMass, SwirledMixing
 
 GAME = SwirledMixing(0, swirl=0.0)
-BRIEF = {"code_steps": 50, "steps": 100, "batch": 256, "width": 16, "outcome_steps": 20}
+BRIEF = {"code_steps": 50, "steps": 100, "batch": 256, "constraint": 30.0, "width": 16, "outcome_steps": 20}
 SMALL = {"code_steps": 400, "code_batch": 128, "steps": 400, "batch": 512, "width": 32, "constraint": 100.0, "outcome_steps": 500}
 
 

@@ -180,7 +180,6 @@ class Rep4Ex(GradientSystem, Encoder, ForwardModel, Generator):
         self._code_reader = recordings.windows(self.window(self.spec_), self.code_batch, seed=self.seed)
 
     def stages(self, net: Any) -> tuple[Stage, ...]:
-        assert self._code_reader is not None
         code = Stage(
             self.code_steps,
             lambda net, batch, step: {"reconstruction": self._reconstruction(net, batch)[0]},
