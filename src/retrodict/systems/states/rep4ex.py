@@ -243,7 +243,8 @@ class Rep4Ex(GradientSystem, Encoder, ForwardModel, Generator):
         if strengths[-1] < 3 * chance and strengths[0] > 15 * chance:
             raise DataError(
                 f"rep4ex: actions do not reach all {self.latent} dimensions of the code (singular values of their effect, in "
-                f"deviations of what else moves it: {', '.join(f'{s:.3g}' for s in strengths.tolist())}); set a smaller latent."
+                f"deviations of what else moves it: {', '.join(f'{s:.3g}' for s in strengths.tolist())}); set a smaller latent, "
+                f"or a smaller constraint where {self.constraint:g} is more than batches of {self.batch} bear."
             )
 
     @torch.no_grad()
